@@ -1,0 +1,1 @@
+"""DICOM at the border: series in, volumes out."""

@@ -1,0 +1,197 @@
+"""Failures that a user can act on.
+
+SpineError
+├── InputError               the data cannot be used as it is
+│   ├── NotFoundError        no scan where one was named
+│   ├── UnreadableError      the file is damaged or of another kind
+│   ├── UnsupportedError     a sound file that no spine can be read from
+│   │   └── MissingDecoderError   compressed DICOM that needs another package
+│   ├── GeometryError        the header does not say where the voxels are
+│   │   ├── SeriesGapError        DICOM slices are missing or unevenly spaced
+│   │   ├── DuplicateSliceError   DICOM slices that lie at the same place
+│   │   └── MixedSeriesError      DICOM slices that do not belong together
+│   ├── IntensityError       the voxel values cannot be an intact scan
+│   ├── ModalityError        the values are not those the model was trained on
+│   ├── NameClashError       two inputs would write the same files
+│   └── MaskError            a mask does not fit its scan or its scheme
+├── OutputError              the results cannot be written
+├── ModelError               the model cannot be used
+│   ├── UnknownModelError    no such model
+│   └── ModelFileError       the model file is damaged
+├── SettingsError            an option or a settings file makes no sense
+├── TrainingError            training cannot start or cannot go on
+└── DeviceError              the device asked for is not there
+
+Anything outside this tree is a bug in the program and keeps its traceback.
+"""
+
+from typing import ClassVar
+
+
+class SpineError(Exception):
+    """Base of the tree above.
+
+    Attributes:
+        code: stable name for scripts, printed by ``--json``.
+        hint: what to try next, as one imperative sentence.
+    """
+
+    code: ClassVar[str] = "error"
+    hint: str = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InputError(SpineError):
+    """The data cannot be used as it is."""
+
+    code = "input"
+
+
+class NotFoundError(InputError):
+    """No scan where one was named."""
+
+    code = "not_found"
+    hint = "Give files (.nii .nii.gz .nrrd .mha .mhd) or folders that hold scans."
+
+
+class UnreadableError(InputError):
+    """The file is damaged or of another kind than its name says."""
+
+    code = "unreadable"
+    hint = "Copy or export the file again and compare sizes or checksums."
+
+
+class UnsupportedError(InputError):
+    """A sound file that no spine can be read from."""
+
+    code = "unsupported"
+
+
+class MissingDecoderError(UnsupportedError):
+    """Compressed DICOM that only another package can decode."""
+
+    code = "missing_decoder"
+    hint = "Run: pip install pylibjpeg pylibjpeg-openjpeg python-gdcm"
+
+
+class GeometryError(InputError):
+    """The header does not say where the voxels are."""
+
+    code = "geometry"
+    hint = "Convert the scan again from its DICOM series."
+
+
+class SeriesGapError(GeometryError):
+    """Slices of a DICOM series are missing or unevenly spaced.
+
+    Interpolating over a gap would invent anatomy, so reading refuses.
+    """
+
+    code = "series_gap"
+    hint = "Export the series again and compare the slice count with the scanner's."
+
+
+class DuplicateSliceError(GeometryError):
+    """Slices of a DICOM series lie at the same place."""
+
+    code = "duplicate_slices"
+    hint = "Keep one phase, echo or copy of the series in its folder."
+
+
+class MixedSeriesError(GeometryError):
+    """Slices of a DICOM series do not belong together."""
+
+    code = "mixed_series"
+    hint = "Put the slices of each orientation and size into a folder of their own."
+
+
+class IntensityError(InputError):
+    """The voxel values cannot be those of an intact scan."""
+
+    code = "intensity"
+
+
+class ModalityError(InputError):
+    """The values are not of the kind the model was trained on."""
+
+    code = "modality"
+
+
+class NameClashError(InputError):
+    """Two inputs would write the same files."""
+
+    code = "name_clash"
+    hint = (
+        "Give the folder above both, so that names are paths below it, "
+        "or rename one of them."
+    )
+
+
+class MaskError(InputError):
+    """A mask does not fit its scan or its label scheme."""
+
+    code = "mask"
+
+
+class OutputError(SpineError):
+    """The results cannot be written."""
+
+    code = "output"
+    hint = "Check that the folder exists, may be written to and has space left."
+
+
+class ModelError(SpineError):
+    """The model cannot be used."""
+
+    code = "model"
+
+
+class UnknownModelError(ModelError):
+    """No model or network of that name."""
+
+    code = "unknown_model"
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"no model is called {name!r}",
+            hint=f"Choose one of: {', '.join(known)}; or a model file's path.",
+        )
+        self.name = name
+        self.known = known
+
+    def __reduce__(self) -> tuple[type["UnknownModelError"], tuple[object, ...]]:
+        return type(self), (self.name, self.known)
+
+
+class ModelFileError(ModelError):
+    """The model file is damaged or was not written by this program."""
+
+    code = "model_file"
+    hint = "Copy the file again, or install the package again for a shipped model."
+
+
+class SettingsError(SpineError):
+    """An option or a settings file makes no sense."""
+
+    code = "settings"
+
+
+class TrainingError(SpineError):
+    """Training cannot start, or cannot go on."""
+
+    code = "training"
+
+
+class DeviceError(SpineError):
+    """The device that was asked for is not there."""
+
+    code = "device"
+    hint = "Run 'spine doctor' to see the devices of this machine."

@@ -1,0 +1,81 @@
+"""Write a file whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engines.errors import OutputError
+
+TEMPORARY_PREFIX = ".spine-part-"
+"""How a file is called while it is being written, beside its final name."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; rename it to ``path`` at the end.
+
+    After an error, or Ctrl-C, nothing is left of the temporary file and whatever
+    stood at ``path`` before is untouched.
+
+    Raises:
+        OutputError: the folder or the disk does not take the file.
+    """
+    part = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror or error}"
+        raise OutputError(msg) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path``, whole or not at all."""
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, content: str) -> None:
+    """Put UTF-8 ``content`` at ``path``, whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, record: Any) -> None:  # noqa: ANN401
+    """Put ``record`` at ``path`` as indented JSON with a final newline."""
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_writable(folder: Path) -> None:
+    """Make ``folder`` and prove that a file can be written there.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    probe = folder / f"{TEMPORARY_PREFIX}{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        msg = f"cannot write to {folder}: {error.strerror or error}"
+        raise OutputError(msg) from error
+
+
+def sha256_of(*paths: Path) -> str:
+    """Return the SHA-256 of the contents of ``paths``, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

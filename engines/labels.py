@@ -1,0 +1,94 @@
+"""Vertebra names, the ids of each labelling scheme, regions and colours.
+
+The only such table in the project. Inside it every vertebra has its VerSe id:
+1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6, 26 sacrum, 27 coccyx, 28 T13.
+Importing it imports nothing heavy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Region = Literal["cervical", "thoracic", "lumbar", "sacral"]
+Scheme = Literal["verse", "totalsegmentator", "binary"]
+
+BACKGROUND = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Vertebra:
+    """One row: VerSe id, name, region, colour for overlays (red, green, blue)."""
+
+    id: int
+    name: str
+    region: Region
+    colour: tuple[int, int, int]
+
+
+def _rows() -> tuple[Vertebra, ...]:
+    palette: Mapping[Region, tuple[tuple[int, int, int], ...]] = {
+        "cervical": ((70, 130, 240), (110, 200, 250)),
+        "thoracic": ((60, 180, 90), (170, 220, 90)),
+        "lumbar": ((240, 150, 50), (250, 210, 80)),
+        "sacral": ((220, 80, 160), (240, 140, 200)),
+    }
+    spans: tuple[tuple[int, str, int, int, Region], ...] = (
+        (1, "C", 1, 7, "cervical"),
+        (8, "T", 1, 12, "thoracic"),
+        (20, "L", 1, 6, "lumbar"),
+    )
+    rows = [
+        Vertebra(first + i, f"{letter}{start + i}", region, palette[region][i % 2])
+        for first, letter, start, count, region in spans
+        for i in range(count)
+    ]
+    rows += [
+        Vertebra(26, "sacrum", "sacral", palette["sacral"][0]),
+        Vertebra(27, "coccyx", "sacral", palette["sacral"][1]),
+        Vertebra(28, "T13", "thoracic", palette["thoracic"][0]),
+    ]
+    return tuple(rows)
+
+
+VERTEBRAE: Mapping[int, Vertebra] = MappingProxyType({v.id: v for v in _rows()})
+BY_NAME: Mapping[str, Vertebra] = MappingProxyType(
+    {v.name: v for v in VERTEBRAE.values()}
+)
+REGIONS: tuple[Region, ...] = ("cervical", "thoracic", "lumbar", "sacral")
+
+# TotalSegmentator v2, task "total": the spine counts upwards from the sacrum.
+_TOTALSEGMENTATOR = MappingProxyType(
+    {25: 26, 26: 26}
+    | {27 + i: BY_NAME[f"L{5 - i}"].id for i in range(5)}
+    | {32 + i: BY_NAME[f"T{12 - i}"].id for i in range(12)}
+    | {44 + i: BY_NAME[f"C{7 - i}"].id for i in range(7)}
+)
+
+SCHEMES: Mapping[Scheme, Mapping[int, int]] = MappingProxyType(
+    {
+        "verse": MappingProxyType({v: v for v in VERTEBRAE}),
+        "totalsegmentator": _TOTALSEGMENTATOR,
+        "binary": MappingProxyType({1: 1}),
+    }
+)
+"""Scheme -> id in the file -> VerSe id. In "binary" the 1 means any spine bone."""
+
+SPINE_CLASSES: Mapping[str, int] = MappingProxyType({"background": 0, "spine": 1})
+REGION_CLASSES: Mapping[str, int] = MappingProxyType(
+    {"background": 0} | {region: i for i, region in enumerate(REGIONS, start=1)}
+)
+CLASS_SETS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {"spine": SPINE_CLASSES, "regions": REGION_CLASSES}
+)
+
+
+def class_of(verse_id: int, classes: Mapping[str, int]) -> int:
+    """Return the class index that a vertebra belongs to in ``classes``.
+
+    Raises:
+        KeyError: the class set has no place for it.
+    """
+    if "spine" in classes:
+        return classes["spine"]
+    return classes[VERTEBRAE[verse_id].region]

@@ -1,0 +1,1 @@
+"""The networks, their table and their model files."""

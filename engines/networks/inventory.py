@@ -1,0 +1,151 @@
+"""What can be used here: model files and the networks that have none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.errors import UnknownModelError
+from engines.files import sha256_of
+from engines.labels import SPINE_CLASSES
+from engines.networks import catalog, shelf
+from engines.networks.manifest import describe_network
+from engines.preprocess import recipe
+from engines.results import Note
+
+SLICE_PIXELS = 256
+"""Rows and columns of the slice that ``gflop_per_slice`` counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model file, or an architecture without one (``path`` is None)."""
+
+    name: str
+    architecture: str
+    path: Path | None
+    origin: str
+    sha256: str | None
+    classes: Mapping[str, int]
+    modality: str
+    views: tuple[str, ...]
+    licence: str
+    accuracy: tuple[Mapping[str, Any], ...]
+    parent: Mapping[str, str] | None
+    training: Mapping[str, Any]
+    problem: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record for ``--json``."""
+        told: dict[str, Any] = {"parameters": None, "gflop_per_slice": None}
+        if self.architecture:
+            classes = len(self.classes)
+            told = describe_network(self.architecture, classes, SLICE_PIXELS)
+        return {
+            "name": self.name,
+            "architecture": self.architecture,
+            "path": str(self.path) if self.path else None,
+            "origin": self.origin,
+            "sha256": self.sha256,
+            "classes": dict(self.classes),
+            "modality": self.modality,
+            "views": list(self.views),
+            **told,
+            "size_bytes": self.path.stat().st_size if self.path else None,
+            "licence": self.licence,
+            "accuracy": [dict(row) for row in self.accuracy],
+            "parent": dict(self.parent) if self.parent else None,
+            "training": dict(self.training),
+            "problem": self.problem or None,
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        """Return one row of the table."""
+        size = f"{self.path.stat().st_size / 1e6:.1f}" if self.path else ""
+        accuracy = "; ".join(
+            f"{row.get('metric')} {row.get('value')} ({row.get('data')})"
+            for row in self.accuracy
+        )
+        shown = accuracy or ("" if self.path else "no weights: train it")
+        classes = ", ".join(name for name, index in self.classes.items() if index)
+        return (
+            self.name,
+            self.architecture,
+            classes,
+            self.modality,
+            size,
+            self.problem or shown,
+        )
+
+    def notes(self) -> tuple[Note, ...]:
+        """Return what the user should know about a file that cannot be used."""
+        return (Note("model_file", self.problem),) if self.problem else ()
+
+
+def inventory(name: str | None = None) -> list[Entry]:
+    """Return every model and untrained network, or the one called ``name``.
+
+    Raises:
+        UnknownModelError: nothing has that name.
+    """
+    entries = [_of_file(one) for one in shelf.models()]
+    entries += [_of_network(spec) for spec in shelf.untrained()]
+    if name is None:
+        return entries
+    if Path(name).is_file():
+        return [_of_file(shelf.inspect(Path(name), "path"))]
+    chosen = [entry for entry in entries if entry.name == name]
+    if not chosen:
+        raise UnknownModelError(name, tuple(entry.name for entry in entries))
+    return chosen[:1]
+
+
+def _of_file(one: shelf.Shelved) -> Entry:
+    held = one.manifest
+    if held is None:
+        return Entry(
+            one.name,
+            "",
+            one.path,
+            one.origin,
+            None,
+            {},
+            "",
+            (),
+            "",
+            (),
+            None,
+            {},
+            one.problem,
+        )
+    return Entry(
+        one.name,
+        held.architecture,
+        one.path,
+        one.origin,
+        sha256_of(one.path),
+        held.classes,
+        held.modality,
+        held.views,
+        held.licence,
+        held.metrics,
+        held.parent,
+        held.training,
+    )
+
+
+def _of_network(spec: catalog.NetworkSpec) -> Entry:
+    return Entry(
+        spec.name,
+        spec.name,
+        None,
+        "catalogue",
+        None,
+        SPINE_CLASSES,
+        recipe.find(spec.recipe).modality,
+        spec.views,
+        "",
+        (),
+        None,
+        {"source": spec.source},
+    )

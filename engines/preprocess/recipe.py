@@ -1,0 +1,139 @@
+"""Recipes: how a scan is prepared, as rows of one table.
+
+A recipe travels inside each model file, so that a network always sees what it was
+trained on. Importing this module imports nothing heavy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from engines.errors import SettingsError
+
+NORMALISATION_NAMES = ("none", "zero-mean", "zero-one", "minus-one-one", "maximum")
+MODALITIES = ("ct", "mr")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a scan becomes what a network sees.
+
+    Attributes:
+        name: what the user types.
+        modality: ``ct`` (Hounsfield units) or ``mr``.
+        orientation: axis codes that the scan is turned to.
+        spacing_mm: voxel size to resample to, the same along all axes; None keeps.
+        size: rows and columns that each axial (ct) or sagittal (mr) slice is
+            resized to; None keeps.
+        clamp: limits for the values, HU for ct; None keeps.
+        smoothing_mm: standard deviation of a Gaussian; 0 for none.
+        normalisation: one of ``NORMALISATION_NAMES``.
+        source: the paper that prepares its scans so.
+    """
+
+    name: str
+    modality: str = "ct"
+    orientation: str = "RAS"
+    spacing_mm: float | None = None
+    size: int | None = None
+    clamp: tuple[float, float] | None = None
+    smoothing_mm: float = 0.0
+    normalisation: str = "none"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.normalisation in NORMALISATION_NAMES, "normalisation"),
+            (self.modality in MODALITIES, "modality"),
+            (self.spacing_mm is None or 0.1 <= self.spacing_mm <= 20, "spacing_mm"),
+            (self.size is None or 16 <= self.size <= 2048, "size"),
+            (self.spacing_mm is None or self.size is None, "size with spacing_mm"),
+            (self.clamp is None or self.clamp[0] < self.clamp[1], "clamp"),
+            (0 <= self.smoothing_mm <= 20, "smoothing_mm"),
+        )
+        for good, what in checks:
+            if not good:
+                value = getattr(self, what, "one of the two only")
+                msg = f"recipe {self.name!r}: {what} cannot be {value!r}"
+                raise SettingsError(msg, hint="See 'spine preprocess --help'.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the recipe for a manifest or a record."""
+        record = asdict(self)
+        record["clamp"] = list(self.clamp) if self.clamp else None
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Recipe":
+        """Rebuild a recipe from ``as_json``.
+
+        Raises:
+            SettingsError: an unknown key or a value that makes no sense.
+        """
+        unknown = sorted(set(record) - {f.name for f in fields(cls)})
+        if unknown:
+            msg = f"a recipe has no setting called {unknown[0]!r}"
+            raise SettingsError(msg)
+        values = dict(record)
+        if values.get("clamp") is not None:
+            low, high = values["clamp"]
+            values["clamp"] = (float(low), float(high))
+        return cls(**values)
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                "spine-ct",
+                spacing_mm=1.5,
+                clamp=(-200.0, 800.0),
+                normalisation="zero-one",
+                source="this project: what the shipped CT models see",
+            ),
+            Recipe(
+                "deeplab-unet-2025",
+                size=256,
+                normalisation="maximum",
+                source="CT family 1: DeepLabv3+ and U-Net, IJMEMS 2025",
+            ),
+            Recipe(
+                "linknet-2025",
+                size=256,
+                clamp=(-1000.0, 800.0),
+                smoothing_mm=0.75,
+                normalisation="zero-one",
+                source="CT family 2: Attention LinkNet-152, Sci Rep 2025",
+            ),
+            Recipe(
+                "chasppra-2023",
+                size=256,
+                clamp=(-1000.0, 800.0),
+                normalisation="minus-one-one",
+                source="CT family 3: CHASPPRAU-Net and 3D MRU-Net, Diagnostics 2023",
+            ),
+            Recipe(
+                "lumbar-mr-2025",
+                modality="mr",
+                size=128,
+                normalisation="zero-one",
+                source="lumbar MR family: Inception dual-output U-Net, Sci Rep 2025",
+            ),
+        )
+    }
+)
+
+
+def find(name: str) -> Recipe:
+    """Return the recipe called ``name``.
+
+    Raises:
+        SettingsError: there is none; the hint lists those there are.
+    """
+    try:
+        return RECIPES[name]
+    except KeyError:
+        msg = f"no recipe is called {name!r}"
+        raise SettingsError(msg, hint=f"Choose one of: {', '.join(RECIPES)}.") from None

@@ -1,0 +1,112 @@
+"""The record of a run: ``spine-run.json``, kept up to date case by case.
+
+Cases of earlier runs into the same folder stay in it, so that a case is skipped
+only when its input, the model and the settings are those it was made with.
+"""
+
+import csv
+import io
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engines import __version__
+from engines.files import write_json, write_text
+from engines.results import CaseResult
+
+NAME = "spine-run"
+CSV_COLUMNS = (
+    "name",
+    "input",
+    "status",
+    "seconds",
+    "warnings",
+    "error",
+    "message",
+    "hint",
+)
+
+
+class RunLog:
+    """Collects records from any thread and saves after each."""
+
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+        self.path = folder / f"{NAME}.json"
+        self.header = {"version": __version__, **header}
+        self.earlier = _earlier(self.path)
+        self.cases: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def made_by(
+        self, name: str, fingerprint: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return the earlier record of a case made just so whose files still exist."""
+        record = self.earlier.get(name)
+        if record is None or record.get("status") not in ("done", "skipped"):
+            return None
+        if record.get("made_from") != dict(fingerprint):
+            return None
+        outputs = record.get("outputs", {})
+        here = all((self.path.parent / path).is_file() for path in outputs.values())
+        return record if outputs and here else None
+
+    def add(self, result: CaseResult) -> None:
+        """Record a case and save."""
+        with self._lock:
+            self.cases[result.name] = self._relative(result.as_json())
+            self._save()
+
+    def finish(self, **facts: Any) -> None:  # noqa: ANN401
+        """Put ``facts`` into the header and save the record and its table."""
+        with self._lock:
+            self.header |= facts
+            self._save()
+            write_text(self.path.with_suffix(".csv"), _table(self._all()))
+
+    def _save(self) -> None:
+        write_json(self.path, {**self.header, "cases": self._all()})
+
+    def _all(self) -> list[dict[str, Any]]:
+        merged = {**self.earlier, **self.cases}
+        return [merged[name] for name in sorted(merged)]
+
+    def _relative(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Name outputs from the folder of the record, which may be moved as one."""
+        folder = self.path.parent
+        record["outputs"] = {
+            kind: Path(path).relative_to(folder).as_posix()
+            for kind, path in record["outputs"].items()
+        }
+        return record
+
+
+def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {case["name"]: case for case in record["cases"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _table(cases: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for case in cases:
+        error = case.get("error") or {}
+        warnings = "; ".join(note["message"] for note in case.get("warnings", ()))
+        writer.writerow(
+            {
+                "name": case["name"],
+                "input": case["input"],
+                "status": case["status"],
+                "seconds": round(sum(case.get("seconds", {}).values()), 2),
+                "warnings": warnings,
+                "error": error.get("code", ""),
+                "message": error.get("message", ""),
+                "hint": error.get("hint", ""),
+            }
+        )
+    return text.getvalue()

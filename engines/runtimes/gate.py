@@ -1,0 +1,65 @@
+"""The parity gate: does a faster runtime label as the reference does?"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from engines.runtimes.runtime import Runtime
+
+LEAST_AGREEMENT = 0.999
+"""Share of probe pixels that must get the same label."""
+
+LEAST_DICE = 0.999
+"""Least Dice between the two foregrounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the comparison gave.
+
+    Attributes:
+        agreement: share of pixels with the same label.
+        dice: between the two foregrounds; 1 when both are empty.
+        slices: probe slices that were compared.
+    """
+
+    backend: str
+    precision: str
+    agreement: float
+    dice: float
+    slices: int
+
+    @property
+    def passed(self) -> bool:
+        """Say whether the faster runtime may be used."""
+        return self.agreement >= LEAST_AGREEMENT and self.dice >= LEAST_DICE
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures for the run record."""
+        return {
+            "backend": self.backend,
+            "precision": self.precision,
+            "agreement": round(self.agreement, 6),
+            "dice": round(self.dice, 6),
+            "slices": self.slices,
+            "passed": self.passed,
+        }
+
+
+def compare(reference: Runtime, candidate: Runtime, probe: Tensor) -> Gate:
+    """Run both on ``probe`` (N, 1, H, W) and compare their labels.
+
+    Probabilities that are not numbers count as no agreement at all.
+    """
+    probabilities = candidate.predict(probe)
+    truth = reference.predict(probe).argmax(dim=1)
+    found = probabilities.argmax(dim=1)
+    same = float((found == truth).float().mean())
+    both = int(((found == truth) & (truth > 0)).sum())
+    total = int((found > 0).sum() + (truth > 0).sum())
+    dice = 2 * both / total if total else 1.0
+    if not math.isfinite(float(probabilities.sum())):
+        same = dice = 0.0
+    return Gate(candidate.backend, candidate.precision, same, dice, len(probe))

@@ -1,0 +1,29 @@
+"""What every backend offers."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Runtime(Protocol):
+    """A network ready to be run.
+
+    Attributes:
+        backend: as in ``torch``.
+        precision: as in ``float32``.
+        device: as in ``cpu`` or ``cuda:0``.
+    """
+
+    backend: str
+    precision: str
+    device: str
+
+    def predict(self, slices: Tensor) -> Tensor:
+        """Return class probabilities.
+
+        Shape:
+            slices: (N, 1, H, W), float32 on the CPU, prepared by the recipe; H
+                and W are multiples of the network's stride.
+            returned: (N, classes, H, W), float32 on the CPU, summing to 1.
+        """
+        ...

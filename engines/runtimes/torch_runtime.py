@@ -1,0 +1,34 @@
+"""PyTorch on the CPU or a CUDA device."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from engines.networks.manifest import Model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TorchRuntime:
+    """A model run by PyTorch, channels last.
+
+    In float32 it is the reference that every other runtime is held against. In
+    bfloat16 the weights and activations are; logits become probabilities in float32.
+    """
+
+    backend = "torch"
+
+    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+        self.precision = precision
+        self.device = str(device)
+        self._dtype = DTYPES[precision]
+        network = copy.deepcopy(model.network).to(device, self._dtype)
+        self._network = network.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict(self, slices: Tensor) -> Tensor:
+        """Return class probabilities; see the protocol for shapes."""
+        given = slices.to(self.device, self._dtype, memory_format=torch.channels_last)
+        logits: Tensor = self._network(given)
+        return logits.float().softmax(dim=1).cpu()

@@ -1,0 +1,61 @@
+"""Find roughly where the spine lies, so that only its surroundings are computed.
+
+A quarter of the sagittal slices, whole, tell the box: 60 to 80 % of the arithmetic
+of a body scan is saved, and bones far from the spine are never looked at.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines.runtimes.runtime import Runtime
+from engines.segment import slices, views
+
+EVERY = 4
+"""One slice of this many is looked at; 6 mm apart on a 1.5 mm grid."""
+
+MARGIN_MM = 30.0
+"""Added on all sides but the head and feet end, where the box reaches all through."""
+
+SURE = 0.5
+"""Probability that counts as spine here."""
+
+LEAST_VOXELS = 400
+"""With less spine than this in the slices looked at, the box is the whole scan."""
+
+Box = tuple[slice, slice, slice]
+
+
+def box(
+    prepared: NDArray[np.float32],
+    runtime: Runtime,
+    planes: Sequence[str],
+    spacing_mm: tuple[float, float, float],
+    *,
+    stride: int,
+    empty: float,
+) -> Box:
+    """Return the part of ``prepared`` (R, A, S) that holds the spine and a margin."""
+    whole = (slice(None), slice(None), slice(None))
+    view = "sagittal" if "sagittal" in planes else planes[0]
+    stacked = views.stack(prepared, view)
+    chosen = np.arange(len(stacked) % EVERY // 2, len(stacked), EVERY)
+    rows, columns = stacked.shape[1:]
+    seen = torch.zeros((len(chosen), rows, columns), dtype=torch.bool)
+    for index, batch in slices.batches(stacked[chosen], stride, empty):
+        found = runtime.predict(batch)[:, 1:, :rows, :columns].sum(dim=1)
+        seen[index] = found > SURE
+    if int(seen.sum()) < LEAST_VOXELS:
+        return whole
+    turned = torch.movedim(seen, 0, views.NORMALS[view])
+    limits = []
+    for axis in (0, 1):
+        step = EVERY if axis == views.NORMALS[view] else 1
+        others = [a for a in range(3) if a != axis]
+        held = np.flatnonzero(turned.numpy().any(axis=tuple(others))) * step
+        margin = round(MARGIN_MM / spacing_mm[axis]) + step
+        start = max(0, int(held[0]) - margin)
+        limits.append(slice(start, int(held[-1]) + margin + 1))
+    return (limits[0], limits[1], slice(None))

@@ -1,0 +1,401 @@
+"""From scans to label maps: one model, many cases.
+
+find -> read -> canonical orientation -> resample -> slices of each view -> runtime
+-> fuse -> clean -> back to the native grid -> write, picture, record.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines import __version__, batch, geometry
+from engines.errors import SpineError
+from engines.files import require_writable, sha256_of, write_bytes, write_text
+from engines.geometry import Grid
+from engines.networks import shelf
+from engines.networks.manifest import Manifest, Model, read_manifest
+from engines.preprocess import intensity, orient, resample
+from engines.preprocess.checks import require_scan
+from engines.preprocess.modality import require_modality
+from engines.preprocess.recipe import Recipe
+from engines.preprocess.restore import to_hounsfield
+from engines.report import page, pictures
+from engines.results import CaseResult, Note, Problem
+from engines.runlog import RunLog
+from engines.runtimes.choose import Choice, choose
+from engines.runtimes.devices import pick
+from engines.scans import Found, find_scans, read_scan
+from engines.segment import clean, fuse, locate, native, slices, views
+from engines.volume import Volume, write_nifti
+
+MASK_SUFFIX = "_seg-spine_msk.nii.gz"
+PREVIEW_SUFFIX = "_preview.png"
+PROBE_SLICES = 2
+"""Slices of each view that the parity gate looks at."""
+
+COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
+"""Class index -> colour in previews; a single spine class is drawn in orange."""
+
+Told = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSettings:
+    """How to segment.
+
+    Attributes:
+        model: name or path.
+        views: ``axial``, ``sagittal``, ``coronal``, several with commas between, or
+            ``all``; None for those the model was trained on.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        threads: that read, and that write.
+        overwrite: redo cases that are done.
+        force: go on with a scan that does not look like the model's modality.
+        include: globs of names to take; empty takes all.
+        exclude: globs of names to leave out.
+    """
+
+    model: str = shelf.DEFAULT_MODEL
+    views: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 2
+    overwrite: bool = False
+    force: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A finished label map, still in memory.
+
+    Attributes:
+        labels: (I, J, K) of the scan's own grid, uint8.
+        hu: (R, A, S), the scan on the recipe's grid.
+        shown: (R, A, S), labels on the recipe's grid, for pictures.
+        cleaned: what was taken out.
+    """
+
+    labels: NDArray[np.uint8]
+    hu: NDArray[np.float32]
+    shown: NDArray[np.uint8]
+    cleaned: clean.Cleaned
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A scan as the network sees it, with the way back.
+
+    Attributes:
+        scan: as it was read, without its voxels' weight in memory.
+        canonical: grid of the scan along RAS axes.
+        grid: grid of the recipe.
+        hu: (R, A, S) on ``grid``.
+        values: ``hu``, normalised.
+        empty: the normalised value of air.
+    """
+
+    scan: Volume
+    canonical: Grid
+    grid: Grid
+    hu: NDArray[np.float32]
+    values: NDArray[np.float32]
+    empty: float
+
+
+def prepare(scan: Volume, recipe: Recipe) -> Prepared:
+    """Bring a scan to the recipe's grid and intensities."""
+    turned = orient.reorient(scan, recipe.orientation)
+    grid = _recipe_grid(turned.grid, recipe)
+    hu = resample.linear(turned.voxels, turned.grid, grid)
+    if recipe.smoothing_mm:
+        hu = intensity.smooth(hu, recipe.smoothing_mm, grid.spacing_mm)
+    clamped = intensity.clamp(hu, recipe.clamp) if recipe.clamp else hu
+    values, _ = intensity.normalise(clamped, recipe.normalisation, recipe.clamp)  # type: ignore[arg-type]
+    light = scan.with_voxels(np.empty(0, scan.voxels.dtype))
+    return Prepared(light, turned.grid, grid, hu, values, float(values.min()))
+
+
+def probe(prepared: Prepared, planes: Sequence[str], stride: int) -> torch.Tensor:
+    """Return the slices with most bone of each view, (N, 1, H, W), for the gate."""
+    size = max(-(-n // stride) * stride for n in prepared.values.shape)
+    chosen = []
+    for view in planes:
+        stacked = views.stack(prepared.values, view)
+        bone = stacked.sum(axis=(1, 2), dtype=np.float64)
+        best = np.argsort(bone, kind="stable")[::-1][:: max(1, len(bone) // 8)]
+        cut = slices.padded(stacked[best[:PROBE_SLICES]], stride, prepared.empty)
+        room = (0, size - cut.shape[3], 0, size - cut.shape[2])
+        chosen.append(torch.nn.functional.pad(cut, room, value=prepared.empty))
+    return torch.cat(chosen)
+
+
+def segment_prepared(
+    prepared: Prepared,
+    model: Model,
+    choice: Choice,
+    planes: Sequence[str],
+    told: Callable[[str], None] = lambda _: None,
+) -> Segmented:
+    """Label one prepared scan on its own grid."""
+    told("locate")
+    box = locate.box(
+        prepared.values,
+        choice.runtime,
+        planes,
+        prepared.grid.spacing_mm,
+        stride=model.stride,
+        empty=prepared.empty,
+    )
+    probability = torch.zeros((model.classes - 1, *prepared.grid.shape))
+    probability[(slice(None), *box)] = fuse.probabilities(
+        prepared.values[box],
+        choice.runtime,
+        planes,
+        classes=model.classes,
+        stride=model.stride,
+        empty=prepared.empty,
+        told=told,
+    )
+    cleaned = clean.clean(probability, prepared.grid.spacing_mm)
+    told("native")
+    turned = native.labels(probability, prepared.grid, prepared.canonical)
+    shown = native.labels(probability, prepared.grid, prepared.grid)
+    held = orient.undo(turned, prepared.scan.grid, model.manifest.recipe.orientation)
+    return Segmented(held, prepared.hu, shown, cleaned)
+
+
+class SegmentRun:
+    """One batch: finds the scans, loads the model once, labels case by case."""
+
+    def __init__(
+        self,
+        inputs: Sequence[Path],
+        output: Path,
+        settings: SegmentSettings,
+        *,
+        command: str = "",
+        told: Told = lambda name, stage: None,
+    ) -> None:
+        """Find the scans and check what can be checked before the first of them.
+
+        Raises:
+            UnknownModelError, ModelFileError: the model cannot be used.
+            SettingsError: the views make no sense for it.
+            OutputError: ``output`` cannot be written.
+            DeviceError: the device is not there.
+        """
+        self.settings = settings
+        self.output = output
+        self.told = told
+        self.path = shelf.locate(settings.model)
+        self.manifest: Manifest = read_manifest(self.path)
+        self.model_sha256 = sha256_of(self.path)
+        self.views = views.resolve(settings.views, self.manifest.views)
+        self.device = pick(settings.device)
+        self.found = find_scans(
+            inputs, settings.include, settings.exclude, avoid=output
+        )
+        self.log = RunLog(output, {"command": command, **self._header()})
+        self.model: Model | None = None
+        self.choice: Choice | None = None
+
+    def planned(self) -> Iterator[CaseResult]:
+        """Yield, without doing anything, what would become of each case."""
+        for found in self.found:
+            yield self._skip_or_refuse(found) or CaseResult(
+                found.name, str(found.path), "skipped", details={"planned": "segment"}
+            )
+
+    def results(self) -> Iterator[CaseResult]:
+        """Label every case, in order, and yield its record."""
+        require_writable(self.output)
+        started = time.monotonic()
+        todo: list[Found] = []
+        try:
+            for found in self.found:
+                settled = self._skip_or_refuse(found)
+                if settled is None:
+                    todo.append(found)
+                    continue
+                self.log.add(settled)
+                yield settled
+            if todo:
+                self.model = shelf.load(str(self.path))
+            yield from self._batch(todo)
+        finally:
+            self.log.finish(
+                **self.facts(), seconds=round(time.monotonic() - started, 2)
+            )
+            write_text(self.output / "index.html", self._page())
+
+    def facts(self) -> dict[str, Any]:
+        """Return model, backend, device, precision and gate for the run record."""
+        choice = self.choice
+        return {
+            "model": {"name": self.manifest.name, "sha256": self.model_sha256},
+            "backend": choice.runtime.backend if choice else "torch",
+            "device": choice.runtime.device if choice else str(self.device),
+            "precision": choice.runtime.precision if choice else None,
+            "gate": choice.gate.as_json() if choice and choice.gate else None,
+            "backend_reason": choice.reason if choice else "nothing to compute",
+        }
+
+    def _header(self) -> dict[str, Any]:
+        settings = asdict(self.settings) | {"views": list(self.views)}
+        return {"settings": settings, "model": {"name": self.manifest.name}}
+
+    def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
+        by_name = {found.name: found for found in todo}
+        jobs = [batch.Job(f.name, str(f.path), self.told) for f in todo]
+        steps = batch.Steps(
+            read=lambda job: self._read(job, by_name[job.name]),
+            work=self._work,
+            write=lambda job, done: self._write(job, done, by_name[job.name]),
+        )
+        yield from batch.run(
+            jobs, steps, threads=self.settings.threads, finished=self.log.add
+        )
+
+    def _read(self, job: batch.Job, found: Found) -> Prepared:
+        with job.timed("read"):
+            scan = read_scan(found)
+            require_scan(scan, found.path.name)
+            scan = to_hounsfield(scan)
+            job.notes += require_modality(
+                scan, self.manifest.modality, force=self.settings.force
+            )
+        with job.timed("prepare"):
+            return prepare(scan, self.manifest.recipe)
+
+    def _work(self, job: batch.Job, prepared: Prepared) -> tuple[Prepared, Segmented]:
+        model = self.model
+        if model is None:
+            msg = "the model was not loaded"
+            raise SpineError(msg)
+        if self.choice is None:
+            with job.timed("gate"):
+                slices_seen = probe(prepared, self.views, model.stride)
+                self.choice = choose(
+                    model, self.device, self.settings.precision, slices_seen
+                )
+        with job.timed("segment"):
+            done = segment_prepared(
+                prepared,
+                model,
+                self.choice,
+                self.views,
+                lambda stage: self.told(job.name, stage),
+            )
+        _note(job, done)
+        return prepared, done
+
+    def _write(
+        self, job: batch.Job, both: tuple[Prepared, Segmented], found: Found
+    ) -> CaseResult:
+        prepared, done = both
+        stem = found.name.rsplit("/", 1)[-1]
+        folder = self.output / found.name
+        mask, preview = folder / (stem + MASK_SUFFIX), folder / (stem + PREVIEW_SUFFIX)
+        with job.timed("write"):
+            write_nifti(mask, done.labels, prepared.scan, self._provenance())
+            colours = COLOURS if len(self.manifest.classes) > 2 else {1: COLOURS[3]}
+            write_bytes(preview, pictures.preview(done.hu, done.shown, colours))
+        volume_ml = np.count_nonzero(done.labels) * _voxel_ml(prepared.scan.grid)
+        details = {
+            "made_from": self._fingerprint(found),
+            "volume_ml": round(float(volume_ml), 2),
+            "views": list(self.views),
+        }
+        return job.done({"spine": str(mask), "preview": str(preview)}, details)
+
+    def _provenance(self) -> dict[str, Any]:
+        facts = self.facts()
+        return {
+            "kind": "segmentation",
+            "labels": {str(v): k for k, v in self.manifest.classes.items() if v},
+            "model": facts["model"],
+            "version": __version__,
+            "backend": facts["backend"],
+            "precision": facts["precision"],
+            "views": list(self.views),
+        }
+
+    def _skip_or_refuse(self, found: Found) -> CaseResult | None:
+        where = str(found.path)
+        if found.problem is not None:
+            error = Problem.of(found.problem)
+            return CaseResult(found.name, where, "failed", error=error)
+        if self.settings.overwrite:
+            return None
+        record = self.log.made_by(found.name, self._fingerprint(found))
+        if record is None:
+            return None
+        outputs = {k: str(self.output / v) for k, v in record["outputs"].items()}
+        notes = tuple(Note(**note) for note in record["warnings"])
+        known = {"made_from", "volume_ml", "views"}
+        details = {k: v for k, v in record.items() if k in known}
+        return CaseResult(
+            found.name, where, "skipped", outputs, warnings=notes, details=details
+        )
+
+    def _fingerprint(self, found: Found) -> dict[str, Any]:
+        """Return all that the result depends on."""
+        try:
+            content = sha256_of(*found.files)
+        except OSError:
+            content = "unreadable"
+        return {
+            "input_sha256": content,
+            "model_sha256": self.model_sha256,
+            "views": list(self.views),
+            "device": self.settings.device,
+            "precision": self.settings.precision,
+            "version": __version__,
+        }
+
+    def _page(self) -> str:
+        facts = self.facts()
+        told = [
+            f"Model {self.manifest.name}, SHA-256 {self.model_sha256[:16]}",
+            f"spine {__version__}, {facts['backend']} on {facts['device']}",
+            f"Views: {', '.join(self.views)}",
+            "Orange marks the spine. A mask is a proposal: look at it before use.",
+        ]
+        return page.write_rows(
+            self.output, "Spine segmentation", told, list(self.log.cases.values())
+        )
+
+
+def _note(job: batch.Job, done: Segmented) -> None:
+    if not done.labels.any():
+        job.notes.append(Note("empty_mask", "no spine was found in this scan"))
+    if done.cleaned.largest_ml >= 2:
+        told = (
+            f"{done.cleaned.islands} islands away from the spine were removed, "
+            f"the largest {done.cleaned.largest_ml:.1f} ml"
+        )
+        job.notes.append(Note("islands_removed", told))
+
+
+def _recipe_grid(grid: Grid, recipe: Recipe) -> Grid:
+    if recipe.spacing_mm:
+        return geometry.resampled(grid, (recipe.spacing_mm,) * 3)
+    if recipe.size:
+        rows, columns = (0, 1) if recipe.modality == "ct" else (1, 2)
+        shape = list(grid.shape)
+        shape[rows] = shape[columns] = recipe.size
+        return geometry.resized(grid, (shape[0], shape[1], shape[2]))
+    return grid
+
+
+def _voxel_ml(grid: Grid) -> float:
+    return float(np.prod(grid.spacing_mm)) / 1000

@@ -1,0 +1,42 @@
+"""The three planes in which a volume along RAS axes is cut into slices."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import SettingsError
+
+NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})
+"""View -> the axis of an (R, A, S) volume that its slices are stacked along.
+
+A slice keeps the other two axes in their order: rows of a sagittal slice run to the
+front and its columns upwards, and so on. Training cuts its slices the same way.
+"""
+
+
+def resolve(wanted: str | None, trained: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the views to use: those asked for, by default those trained for.
+
+    Raises:
+        SettingsError: an unknown view, or one that the model was not trained for.
+    """
+    if wanted is None:
+        return trained
+    views = tuple(NORMALS) if wanted == "all" else tuple(wanted.split(","))
+    for view in views:
+        if view not in NORMALS:
+            msg = f"no view is called {view!r}"
+            known = ", ".join((*NORMALS, "all"))
+            raise SettingsError(msg, hint=f"Choose one of: {known}.")
+        if view not in trained:
+            msg = f"the model was not trained on {view} slices"
+            raise SettingsError(msg, hint=f"It knows: {', '.join(trained)}.")
+    return tuple(dict.fromkeys(views))
+
+
+def stack(volume: NDArray[Any], view: str) -> NDArray[Any]:
+    """Return ``volume`` (R, A, S) as slices (N, H, W) of ``view``, without a copy."""
+    return np.moveaxis(volume, NORMALS[view], 0)

@@ -1,0 +1,242 @@
+"""Training subjects: found in folders, split by subject, held in memory.
+
+Each subject lies along RAS axes. Voxels much finer than the network's are averaged
+to ``FINEST_MM`` first; nothing else is resampled, slices are cut straight from it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from engines import geometry, labels
+from engines.errors import MaskError, TrainingError
+from engines.preprocess import intensity, recipe, resample
+from engines.preprocess.intensity import Line
+from engines.preprocess.orient import reorient
+from engines.train.losses import IGNORED
+from engines.train.settings import Source, TrainSettings
+from engines.volume import SUFFIXES, Volume, read_mask, stem_of
+
+FINEST_MM = 1.2
+"""Voxels finer than this are averaged to it."""
+
+AIR_HU = -1024.0
+"""What is outside the field of view."""
+
+_IMAGE = re.compile(r"^(?P<name>.+)_(ct|mr)$")
+_MASK = re.compile(r"^(?P<name>.+?)(_(ct|mr))?_seg-(?P<kind>vert|spine|body)_msk$")
+_FRACTIONS = {"80/10/10": (0.8, 0.1), "80/20": (0.8, 0.2), "all": (1.0, 0.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Files of one scan: an image, a mask, or both."""
+
+    name: str
+    source: Source
+    image: Path | None
+    mask: Path
+
+    @property
+    def subject(self) -> str:
+        """The person: what stands before the first underscore of the name."""
+        return self.name.split("_")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One scan in memory.
+
+    Attributes:
+        image: (I, J, K), HU above ``AIR_HU``, so that 0 is air; None for masks alone.
+        shares: (V, I, J, K), how much of each voxel belongs to each of ``values``.
+        values: the V class indices in view, ``IGNORED`` for what is not scored.
+        spacing_mm: voxel size along (I, J, K).
+        bone: (N, 3), voxel indices of up to 20,000 foreground voxels.
+        line: the normalisation of this scan; None where each slice gets its own.
+    """
+
+    name: str
+    source: Source
+    image: Tensor | None
+    shares: Tensor
+    values: tuple[int, ...]
+    spacing_mm: tuple[float, float, float]
+    bone: NDArray[np.int32]
+    line: Line | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along (I, J, K)."""
+        i, j, k = self.shares.shape[1:]
+        return i, j, k
+
+
+def find_pairs(root: Path, settings: TrainSettings) -> list[Pair]:
+    """Find the scans of every source below ``root``.
+
+    Raises:
+        TrainingError: a source without a single usable scan.
+    """
+    pairs = [pair for source in settings.sources for pair in _of_source(root, source)]
+    if not pairs:
+        msg = f"no training scans under {root}"
+        raise TrainingError(
+            msg, hint="Put NAME_ct.nii.gz beside NAME_seg-vert_msk.nii.gz."
+        )
+    return pairs
+
+
+def split_pairs(pairs: Sequence[Pair], split: str, seed: int) -> dict[str, list[Pair]]:
+    """Deal the pairs to ``train``, ``val`` and ``test``, a subject to one of them.
+
+    Sources whose part is fixed go there; the others are dealt by ``split``, in an
+    order that depends on ``seed`` and the subjects' names alone.
+    """
+    dealt: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
+    fixed = {p.subject: p.source.part for p in pairs if p.source.part != "auto"}
+    free = sorted({p.subject for p in pairs} - set(fixed))
+    order = np.random.default_rng(seed).permutation(len(free))
+    train, val = _FRACTIONS[split]
+    first = max(1, round(train * len(free))) if free else 0
+    second = first + round(val * len(free))
+    for place, index in enumerate(order):
+        part = "train" if place < first else "val" if place < second else "test"
+        fixed[free[index]] = part
+    for pair in pairs:
+        dealt[fixed[pair.subject]].append(pair)
+    return dealt
+
+
+def split_record(dealt: Mapping[str, Sequence[Pair]], seed: int) -> dict[str, Any]:
+    """Return the split as it is saved."""
+    parts = {part: [p.name for p in pairs] for part, pairs in dealt.items()}
+    return {"seed": seed, **parts}
+
+
+def load(pair: Pair, settings: TrainSettings) -> Subject:
+    """Read one scan into memory.
+
+    Raises:
+        MaskError: the mask does not fit the image or the scheme.
+        InputError: a file that cannot be read.
+    """
+    mask = read_mask(pair.mask)
+    classes = labels.CLASS_SETS[settings.classes]
+    target = _class_map(pair, mask, classes)
+    turned = reorient(mask.with_voxels(target))
+    spacing = [max(FINEST_MM, mm) for mm in turned.grid.spacing_mm]
+    grid = geometry.resampled(turned.grid, (spacing[0], spacing[1], spacing[2]))
+    values = tuple(int(v) for v in np.unique(target) if v)
+    shares = torch.empty((len(values), *grid.shape))
+    for share, value in zip(shares, values, strict=True):
+        held = resample.linear(turned.voxels == value, turned.grid, grid)
+        share.copy_(torch.from_numpy(held))
+    image, line = None, None
+    if pair.image is not None:
+        image, line = _load_image(
+            pair, pair.image, mask, grid, recipe.find(settings.recipe)
+        )
+    spine = [i for i, value in enumerate(values) if value != IGNORED]
+    bone = torch.argwhere((shares[spine] > 0.5).any(dim=0)).numpy().astype(np.int32)
+    if not len(bone):
+        msg = f"{pair.mask.name}: the mask is empty"
+        raise MaskError(msg, hint="Remove the scan from the training data.")
+    keep = np.random.default_rng(0).permutation(len(bone))[:20_000]
+    return Subject(
+        pair.name,
+        pair.source,
+        image,
+        shares,
+        values,
+        grid.spacing_mm,
+        bone[keep],
+        line,
+    )
+
+
+def _of_source(root: Path, source: Source) -> Iterator[Pair]:
+    folder = root / source.path
+    masks = root / source.masks if source.masks else folder
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in _images_under(masks):
+        match = _MASK.match(stem_of(path))
+        if match:
+            rank = ("vert", "body", "spine").index(match["kind"])
+            found.setdefault(match["name"], []).append((rank, path))
+    if source.kind == "labels":
+        for name, ranked in sorted(found.items()):
+            yield Pair(name, source, None, min(ranked)[1])
+        return
+    count = 0
+    for path in _images_under(folder):
+        match = _IMAGE.match(stem_of(path))
+        if match and match["name"] in found:
+            count += 1
+            yield Pair(match["name"], source, path, min(found[match["name"]])[1])
+    if not count:
+        msg = f"no image with a mask under {folder}"
+        raise TrainingError(
+            msg, hint="Put NAME_ct.nii.gz beside NAME_seg-vert_msk.nii.gz."
+        )
+
+
+def _images_under(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        msg = f"there is no folder {folder}"
+        raise TrainingError(msg, hint="Check --data and the sources' paths.")
+    return sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES))
+
+
+def _class_map(
+    pair: Pair, mask: Volume, classes: Mapping[str, int]
+) -> NDArray[np.uint8]:
+    scheme = labels.SCHEMES[pair.source.scheme]  # type: ignore[index]
+    ids = np.unique(mask.voxels)
+    table = np.zeros(max(256, int(ids.max()) + 1), np.uint8)
+    for value in ids[ids != labels.BACKGROUND].tolist():
+        if value == IGNORED:
+            table[value] = IGNORED
+        elif value in scheme:
+            table[value] = labels.class_of(scheme[value], classes)
+        else:
+            msg = f"{pair.mask.name}: no {value} in the scheme {pair.source.scheme!r}"
+            raise MaskError(msg, hint="Set the source's scheme.")
+    target: NDArray[np.uint8] = table[mask.voxels]
+    if pair.source.unlabelled_ends:
+        target[_beyond_ends(mask) & (target == 0)] = IGNORED
+    return target
+
+
+def _beyond_ends(mask: Volume) -> NDArray[np.bool_]:
+    """Say which voxels are nearest to the first or the last labelled vertebra."""
+    ids = np.unique(mask.voxels[(mask.voxels > 0) & (mask.voxels != IGNORED)])
+    nearest = ndimage.distance_transform_edt(
+        mask.voxels == 0,
+        sampling=mask.grid.spacing_mm,
+        return_distances=False,
+        return_indices=True,
+    )
+    return np.isin(mask.voxels[tuple(nearest)], [ids[0], ids[-1]])
+
+
+def _load_image(
+    pair: Pair, image: Path, mask: Volume, grid: geometry.Grid, how: recipe.Recipe
+) -> tuple[Tensor, Line]:
+    scan = Volume.read(image)
+    if not scan.grid.matches(mask.grid):
+        msg = f"{pair.mask.name} does not lie on the grid of {image.name}"
+        raise MaskError(msg, hint="Resample the mask to its scan first.")
+    turned = reorient(scan)
+    values = resample.linear(turned.voxels, turned.grid, grid)
+    prepared = intensity.clamp(values, how.clamp) if how.clamp else values
+    line = intensity.normalise(prepared, how.normalisation, how.clamp)[1]  # type: ignore[arg-type]
+    return torch.from_numpy(np.maximum(values - AIR_HU, 0).astype(np.float32)), line

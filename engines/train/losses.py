@@ -1,0 +1,88 @@
+"""Losses over logits, as rows of one table. Voxels marked ``IGNORED`` do not count.
+
+Focal: Lin et al., arXiv:1708.02002. Dice: Milletari et al., arXiv:1606.04797, over
+the whole batch, the background left out.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engines.train.settings import TrainSettings
+
+IGNORED = 255
+"""Target value of voxels that are not scored."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Softmax cross-entropy; logits (N, C, H, W), target (N, H, W)."""
+    return functional.cross_entropy(logits, target, ignore_index=IGNORED)
+
+
+def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Sigmoid cross-entropy of each class against the rest, averaged."""
+    valid, truth = _one_hot(logits, target)
+    each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return _mean(each, valid)
+
+
+def dice(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the mean soft Dice of the foreground classes."""
+    valid, truth = _one_hot(logits, target)
+    probability = logits.softmax(dim=1) * valid
+    both = (probability * truth).sum(dim=(0, 2, 3))
+    total = (probability + truth).sum(dim=(0, 2, 3))
+    scores = (2 * both + 1) / (total + 1)
+    return 1 - scores[1:].mean()
+
+
+def focal(alpha: float, gamma: float) -> Loss:
+    """Return the focal loss: alpha weighs the foreground, gamma the hard voxels."""
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        valid, truth = _one_hot(logits, target)
+        log_probability = logits.log_softmax(dim=1)
+        chosen = (log_probability * truth).sum(dim=1, keepdim=True)
+        weight = torch.where(truth[:, :1] > 0, 1 - alpha, alpha)
+        each = -weight * (1 - chosen.exp()) ** gamma * chosen
+        return _mean(each, valid)
+
+    return loss
+
+
+def _sum(first: Loss, second: Loss, weights: tuple[float, float]) -> Loss:
+    a, b = weights
+    return lambda logits, target: a * first(logits, target) + b * second(logits, target)
+
+
+TABLE: Mapping[str, Callable[[TrainSettings], Loss]] = MappingProxyType(
+    {
+        "cross-entropy": lambda s: cross_entropy,
+        "bce": lambda s: binary_cross_entropy,
+        "dice": lambda s: dice,
+        "focal": lambda s: focal(s.focal_alpha, s.focal_gamma),
+        "bce-dice": lambda s: _sum(binary_cross_entropy, dice, s.loss_weights),
+        "cross-entropy-dice": lambda s: _sum(cross_entropy, dice, s.loss_weights),
+    }
+)
+
+
+def make(settings: TrainSettings) -> Loss:
+    """Return the loss that the settings name."""
+    return TABLE[settings.loss](settings)
+
+
+def _one_hot(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    valid = (target != IGNORED).unsqueeze(1)
+    known = torch.where(target == IGNORED, 0, target)
+    truth = functional.one_hot(known, logits.shape[1]).movedim(-1, 1)
+    return valid.to(logits.dtype), truth.to(logits.dtype) * valid
+
+
+def _mean(each: Tensor, valid: Tensor) -> Tensor:
+    return (each * valid).sum() / (valid.sum() * each.shape[1]).clamp(min=1)

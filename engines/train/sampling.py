@@ -1,0 +1,161 @@
+"""Cut a slice of a subject at a random pose: draw the pose, then apply it.
+
+World axes are right, anterior, superior. A slice's rows run along the first of its
+view's two axes and its columns along the second, as in ``engines.segment.views``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch.nn import functional
+
+from engines.train.data import AIR_HU, Subject
+from engines.train.settings import Augment
+
+VIEW_AXES = {"axial": (0, 1, 2), "sagittal": (1, 2, 0), "coronal": (0, 2, 1)}
+"""View -> RAS axes of its rows, its columns and its normal."""
+
+P_ON_BONE = 0.8
+"""Share of slices that are centred near spine bone; the others lie anywhere."""
+
+P_SPREAD = 0.7
+P_SPREAD_MM = 25.0
+"""Share of those that are moved off the bone, and by how much (one sigma)."""
+
+Image = NDArray[np.float32]
+Target = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """Where a slice lies.
+
+    Attributes:
+        centre_mm: (3,), from the subject's first voxel, along RAS.
+        axes: (3, 3), unit vectors of rows, columns and normal, as columns.
+        step_mm: (2,), distance between pixels along rows and columns.
+        warp_mm: (2, 6, 6), coarse in-plane displacements.
+        thickness_mm: of the slab that is averaged; 0 for a plane.
+        turns: quarter turns of the finished slice.
+    """
+
+    centre_mm: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    step_mm: tuple[float, float]
+    warp_mm: NDArray[np.float64]
+    thickness_mm: float = 0.0
+    turns: int = 0
+
+
+def draw(
+    subject: Subject, view: str, spacing_mm: float, how: Augment, rng: Generator
+) -> Pose:
+    """Draw a pose for a training slice."""
+    angles = np.clip(rng.normal(0, how.rotation_deg, 3), -25, 25)
+    axes = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    axes = axes[:, VIEW_AXES[view]]
+    if rng.random() < how.p_mirror:
+        axes[0] *= -1  # right and left change places in every view
+    zoom = spacing_mm * how.scale ** rng.uniform(-1, 1)
+    stretch = 1 + how.stretch * rng.uniform(-1, 1)
+    thickness = rng.uniform(2, 6) if rng.random() < how.p_thick else 0.0
+    return Pose(
+        _centre(subject, rng),
+        axes,
+        (zoom * stretch, zoom / stretch),
+        rng.normal(0, how.warp_mm, (2, 6, 6)),
+        thickness,
+        int(rng.integers(1, 4)) if rng.random() < how.p_turn else 0,
+    )
+
+
+def straight(subject: Subject, view: str, spacing_mm: float, share: float) -> Pose:
+    """Return the pose of an unaltered slice, ``share`` of the way through the bone."""
+    rows, columns, normal = VIEW_AXES[view]
+    low, high = subject.bone.min(axis=0), subject.bone.max(axis=0)
+    index = (low + high) / 2
+    index[normal] = np.round(low[normal] + share * (high[normal] - low[normal]))
+    axes = np.eye(3)[:, [rows, columns, normal]]
+    centre = index * np.array(subject.spacing_mm)
+    return Pose(centre, axes, (spacing_mm, spacing_mm), np.zeros((2, 6, 6)))
+
+
+def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
+    """Return the slice (size, size) in HU, None without an image, and its target."""
+    planes = 1 if not pose.thickness_mm else 3
+    spread = np.linspace(-0.5, 0.5, planes) if planes > 1 else np.zeros(1)
+    points = _points(pose, size)
+    normal = pose.axes[:, 2]
+    image = None
+    if subject.image is not None:
+        layers = [
+            _sample(subject.image, subject, points + normal * s * pose.thickness_mm)
+            for s in spread
+        ]
+        image = np.mean(layers, axis=0) + np.float32(AIR_HU)
+    target = _sample_target(subject, points)
+    if pose.turns:
+        target = np.rot90(target, pose.turns).copy()
+        image = None if image is None else np.rot90(image, pose.turns).copy()
+    return image, target
+
+
+def _centre(subject: Subject, rng: Generator) -> NDArray[np.float64]:
+    spacing = np.array(subject.spacing_mm)
+    if rng.random() < P_ON_BONE:
+        index = subject.bone[rng.integers(len(subject.bone))]
+        spread = rng.normal(0, P_SPREAD_MM, 3) * (rng.random() < P_SPREAD)
+    else:
+        index = rng.random(3) * (np.array(subject.shape) - 1)
+        spread = np.zeros(3)
+    centre: NDArray[np.float64] = index * spacing + spread
+    return centre
+
+
+def _points(pose: Pose, size: int) -> NDArray[np.float64]:
+    """Return the pixels' places, (size, size, 3), in mm from the first voxel."""
+    along = np.arange(size) - (size - 1) / 2
+    warp = functional.interpolate(
+        torch.from_numpy(pose.warp_mm)[None],
+        (size, size),
+        mode="bicubic",
+        align_corners=True,
+    )[0].numpy()
+    rows = along[:, None] * pose.step_mm[0] + warp[0]
+    columns = along[None, :] * pose.step_mm[1] + warp[1]
+    plane = rows[..., None] * pose.axes[:, 0] + columns[..., None] * pose.axes[:, 1]
+    points: NDArray[np.float64] = plane + pose.centre_mm
+    return points
+
+
+def _grid(subject: Subject, points: NDArray[np.float64]) -> torch.Tensor:
+    extent = np.array(subject.spacing_mm) * (np.array(subject.shape) - 1)
+    unit = 2 * points / np.maximum(extent, 1e-6) - 1
+    return torch.from_numpy(unit[None, None, ..., ::-1].astype(np.float32))
+
+
+def _sample(
+    voxels: torch.Tensor, subject: Subject, points: NDArray[np.float64]
+) -> Image:
+    taken = functional.grid_sample(
+        voxels[None, None], _grid(subject, points), "bilinear", align_corners=True
+    )
+    values: Image = taken[0, 0, 0].numpy()
+    return values
+
+
+def _sample_target(subject: Subject, points: NDArray[np.float64]) -> Target:
+    """Return at each point the value that holds more than half of it, else 0."""
+    taken = functional.grid_sample(
+        subject.shares[None], _grid(subject, points), "bilinear", align_corners=True
+    )[0, :, 0].numpy()
+    found: Target = np.zeros(points.shape[:2], np.uint8)
+    best = np.full(points.shape[:2], np.float32(0.5))
+    for value, share in zip(subject.values, taken, strict=True):
+        found[share > best] = value
+        best = np.maximum(best, share)
+    return found

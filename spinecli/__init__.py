@@ -1,0 +1,1 @@
+"""The terminal of ``spine``: parse, call one engine, show its records."""

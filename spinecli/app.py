@@ -1,0 +1,58 @@
+"""The program ``spine``: one line per command.
+
+Command modules import their engine inside the function, so that ``spine --help``
+loads none of the scientific libraries.
+"""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from engines import __version__
+from spinecli.commands import doctor, evaluate, models, segment, train
+from spinecli.group import SpineGroup
+from spinecli.status import EPILOG
+
+app = typer.Typer(
+    name="spine",
+    cls=SpineGroup,
+    help="Spine segmentation of scans in batches, offline.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_command = partial(app.command, epilog=EPILOG)
+
+_command()(segment.segment)
+_command()(train.train)
+_command()(evaluate.evaluate)
+_command()(models.models)
+_command()(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spine {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def spine(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Spine segmentation of scans in batches, offline."""
+
+
+def main() -> None:
+    """Run the program."""
+    app(prog_name="spine")

@@ -1,0 +1,93 @@
+"""``spine segment``."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spinecli import options, progress, render
+
+Scans = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SCANS...",
+        help="Scans and folders of scans: NIfTI, NRRD, MHA, DICOM series, mixed.",
+        show_default=False,
+    ),
+]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        metavar="VIEWS",
+        help="Planes to segment in, whose probabilities are fused: axial, sagittal, "
+        "coronal, several with commas between, or all. Default: those the model "
+        "was trained on.",
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="float32, bfloat16, or auto: bfloat16 where the processor has it and it "
+        "labels probe slices as float32 does.",
+    ),
+]
+
+
+def segment(
+    scans: Scans,
+    output: options.Output,
+    model: options.Model = "unet-r34",
+    *,
+    views: Views = None,
+    device: options.Device = "auto",
+    precision: Precision = "auto",
+    jobs: options.Jobs = 2,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    overwrite: options.Overwrite = False,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Segment the spine in each of SCANS, into masks on the scans' own grids.
+
+    For a scan NAME, its path below the folder given, the output folder gets
+    NAME/NAME_seg-spine_msk.nii.gz and NAME/NAME_preview.png; beside them
+    spine-run.json and spine-run.csv record the run and index.html shows it.
+
+    A scan that cannot be used is named with its reason and the others go on. Run
+    the same command again after an interruption: what is done with the same
+    input, model and settings is skipped. Label maps among the inputs (names with
+    _seg- or _msk) are left out.
+    """
+    with render.command("segment", as_json=as_json) as run:
+        from engines.segment.segment import SegmentRun, SegmentSettings
+
+        settings = SegmentSettings(
+            model,
+            views,
+            device,
+            precision,
+            jobs,
+            overwrite,
+            force,
+            tuple(include or ()),
+            tuple(exclude or ()),
+        )
+        with progress.batch() as bar:
+            command = shlex.join(["spine", *sys.argv[1:]])
+            work = SegmentRun(scans, output, settings, command=command, told=bar.stage)
+            bar.expect(len(work.found))
+            run.facts["dry_run"] = dry_run
+            run.describe(work.facts)
+            for result in work.planned() if dry_run else work.results():
+                run.add(result)
+                bar.finished(result)
+        if not (as_json or dry_run):
+            render.say(f"results: {output / 'index.html'}")

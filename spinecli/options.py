@@ -1,0 +1,107 @@
+"""The options that several commands share, worded once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder for the results; it is made if it does not exist.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+OptionalOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Folder for the results; it is made if it does not exist.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="Model to use: a name that 'spine models' lists, or a model file.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Do every case again, finished ones too."),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON record on stdout."),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Cases that are read, and that are written, at the same time.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where the network runs: auto, cpu, cuda or cuda:N.",
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="Take only cases whose name or file name matches; may be repeated.",
+        show_default=False,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="Leave out cases whose name or file name matches; may be repeated.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Tell what would be done, and do nothing."),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Go on where the check of the scan's values would refuse."
+    ),
+]
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder of scans with label maps (NAME_ct beside NAME_seg-vert_msk).",
+        exists=True,
+        file_okay=False,
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, metavar="N", help="Same seed, same random choices."),
+]

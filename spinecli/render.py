@@ -1,0 +1,249 @@
+"""Turn records and errors into one JSON record, or into text for human eyes.
+
+A command does its work inside ``with render.command(...) as run``, adds what it
+got to ``run`` and leaves the rest to this module: text, JSON and exit status are
+the same whether the work ended well, badly or with Ctrl-C.
+"""
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from engines import __version__
+from engines.errors import SpineError
+from engines.results import CaseResult, Note, Problem
+from spinecli import console, status
+from spinecli.progress import STYLES
+from spinecli.status import ExitStatus
+
+TABLE_ROWS = 50
+"""The closing table of a larger batch names only what needs attention."""
+
+INTERRUPTED = Problem(
+    "interrupted",
+    "interrupted before the end",
+    "Run the same command again to go on with the cases that are left.",
+)
+NOTHING = Problem("nothing_done", "there was nothing to do")
+
+
+class Run:
+    """What one run of a command has to say.
+
+    Attributes:
+        cases: records of the cases so far; None for a command without cases.
+        facts: more keys of the JSON record.
+        warnings: what concerns the whole run.
+        table: shows the cases at the end; ``closing_table`` unless replaced.
+    """
+
+    def __init__(self, name: str, *, as_json: bool, cases: bool) -> None:
+        self.name = name
+        self.as_json = as_json
+        self.cases: list[CaseResult] | None = [] if cases else None
+        self.facts: dict[str, Any] = {}
+        self.warnings: list[Note] = []
+        self.failed: Problem | None = None
+        self.table: Callable[[Sequence[CaseResult]], None] = closing_table
+        self._describe: list[Callable[[], Mapping[str, Any]]] = []
+
+    def add(self, result: CaseResult) -> None:
+        """Record a case."""
+        if self.cases is None:
+            msg = f"{self.name} has no cases"
+            raise ValueError(msg)
+        self.cases.append(result)
+
+    def describe(self, facts: Callable[[], Mapping[str, Any]]) -> None:
+        """Ask ``facts`` at the end for more keys, also after an interruption."""
+        self._describe.append(facts)
+
+    def fail(self, problem: Problem) -> None:
+        """End with exit status 1 though nothing was raised."""
+        self.failed = problem
+
+    def settle(self) -> ExitStatus:
+        """Return the exit status of a run that nothing interrupted."""
+        if self.cases == [] and self.failed is None:
+            self.failed = NOTHING
+        if self.failed is not None:
+            return ExitStatus.FATAL
+        return ExitStatus.DONE if self.cases is None else status.of_cases(self.cases)
+
+    def record(self, exit_status: ExitStatus) -> dict[str, Any]:
+        """Return the record that ``--json`` prints."""
+        cases = self.cases or []
+        record = envelope(
+            self.name, exit_status, self.failed, cases=cases, warnings=self.warnings
+        )
+        if self.cases is not None:
+            record["cases"] = [case.as_json() for case in cases]
+        for facts in self._describe:
+            record |= facts()
+        return record | self.facts
+
+
+@contextmanager
+def command(name: str, *, as_json: bool, cases: bool = True) -> Iterator[Run]:
+    """Run the body of a command, show what it did and set the exit status.
+
+    Args:
+        name: the command, as the user types it.
+        as_json: print one JSON record on stdout instead of text for human eyes.
+        cases: whether the command goes through cases.
+
+    Raises:
+        typer.Exit: with the exit status, unless that is 0.
+    """
+    run = Run(name, as_json=as_json, cases=cases)
+    try:
+        yield run
+        exit_status = run.settle()
+    except KeyboardInterrupt as error:
+        run.failed = INTERRUPTED
+        exit_status = status.of_error(error)
+    except SpineError as error:
+        run.failed = Problem.of(error)
+        exit_status = status.of_error(error)
+    except (typer.TyperException, typer.Exit, typer.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        run.failed = Problem.of(error)
+        _show(run, status.of_error(error))
+        raise
+    _show(run, exit_status)
+    if exit_status is not ExitStatus.DONE:
+        raise typer.Exit(exit_status)
+
+
+def envelope(
+    name: str,
+    exit_status: ExitStatus,
+    problem: Problem | None,
+    *,
+    cases: Sequence[CaseResult] = (),
+    warnings: Sequence[Note] = (),
+) -> dict[str, Any]:
+    """Return the keys that the JSON record of every command has."""
+    return {
+        "command": name,
+        "version": __version__,
+        "status": status.word(exit_status, cases),
+        "exit_status": int(exit_status),
+        "warnings": [note.as_json() for note in warnings],
+        "error": problem.as_json() if problem else None,
+    }
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """Print ``record`` as one line of JSON on stdout.
+
+    An infinite number becomes ``"inf"`` or ``"-inf"``, one that is none ``null``.
+    """
+    sys.stdout.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def error(problem: Problem) -> None:
+    """Print an error and its hint on stderr, a line each."""
+    _labelled("error:", "bold red", problem.message)
+    if problem.hint:
+        _labelled("hint:", "bold", problem.hint)
+
+
+def warning(message: str) -> None:
+    """Print a warning on stderr."""
+    _labelled("warning:", "bold yellow", message)
+
+
+def say(message: str) -> None:
+    """Print a line on stderr."""
+    console.err().print(Text(message), soft_wrap=True)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of results on stdout."""
+    drawn = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in headings:
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.out().print(drawn)
+
+
+def closing_table(cases: Sequence[CaseResult]) -> None:
+    """List the cases on stderr, with reason and hint of those that failed."""
+    target = console.err()
+    shown = cases if len(cases) <= TABLE_ROWS else [c for c in cases if _notable(c)]
+    if shown:
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        table.add_column("case", overflow="fold")
+        table.add_column("status", no_wrap=True)
+        table.add_column("seconds", justify="right", no_wrap=True)
+        table.add_column("why, and what to do", overflow="fold")
+        for case in shown:
+            seconds = sum(case.seconds.values())
+            table.add_row(
+                Text(case.name),
+                Text(case.status, STYLES[case.status]),
+                f"{seconds:.1f}" if case.seconds else "",
+                Text(_remarks(case)),
+            )
+        target.print(table)
+    counted = Counter(case.status for case in cases)
+    told = [f"{counted[word]} {word}" for word in STYLES if counted[word]]
+    if told:
+        target.print(", ".join(told))
+
+
+def _notable(case: CaseResult) -> bool:
+    return case.status == "failed" or bool(case.warnings)
+
+
+def _remarks(case: CaseResult) -> str:
+    remarks = [note.message for note in case.warnings]
+    if case.error is not None:
+        remarks.append(case.error.message)
+        if case.error.hint:
+            remarks.append(case.error.hint)
+    return "\n".join(remarks)
+
+
+def _show(run: Run, exit_status: ExitStatus) -> None:
+    if not run.as_json and run.cases:
+        run.table(run.cases)
+    for note in run.warnings:
+        warning(note.message)
+    if run.failed is not None:
+        error(run.failed)
+    if run.as_json:
+        print_json(run.record(exit_status))
+
+
+def _labelled(label: str, style: str, message: str) -> None:
+    text = Text.assemble((label, style), " ", message)
+    console.err().print(text, soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, PathLike):
+        return str(value)
+    if hasattr(value, "item") and callable(value.item):
+        value = value.item()  # a NumPy scalar
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -1,0 +1,70 @@
+"""Losses against formulas worked out by hand, and ignored voxels ignored."""
+
+import math
+
+import pytest
+import torch
+
+from engines.train import losses
+from engines.train.losses import IGNORED
+from engines.train.settings import LOSSES, TrainSettings
+
+
+def logits_for(probability: float, size: int = 2) -> torch.Tensor:
+    """Return logits whose foreground probability is the same everywhere."""
+    foreground = math.log(probability / (1 - probability))
+    plane = torch.zeros(1, 2, size, size)
+    plane[:, 1] = foreground
+    return plane
+
+
+def test_table_has_a_row_for_every_name() -> None:
+    assert set(losses.TABLE) == set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_better_predictions_cost_less_and_gradients_flow(name: str) -> None:
+    loss = losses.make(TrainSettings(loss=name))
+    target = torch.ones(1, 2, 2, dtype=torch.long)
+    target[0, 0, 0] = 0
+    good = torch.zeros(1, 2, 2, 2)
+    good[:, 1] = torch.where(target == 1, 4.0, -4.0)
+    good.requires_grad_()
+    value = loss(good, target)
+    assert value < loss(-good, target)
+    value.backward()
+    assert torch.isfinite(good.grad).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_voxels_change_nothing(name: str) -> None:
+    loss = losses.make(TrainSettings(loss=name))
+    torch.manual_seed(0)
+    logits = torch.randn(1, 2, 3, 3)
+    target = torch.randint(0, 2, (1, 3, 3))
+    target[0, 2] = IGNORED
+    changed = logits.clone()
+    changed[:, :, 2] = 50 * torch.randn(1, 2, 3)
+    torch.testing.assert_close(loss(logits, target), loss(changed, target))
+
+
+def test_cross_entropy_of_a_quarter() -> None:
+    target = torch.ones(1, 2, 2, dtype=torch.long)
+    assert losses.cross_entropy(logits_for(0.25), target).item() == pytest.approx(
+        math.log(4), rel=1e-6
+    )
+
+
+def test_dice_of_one_half_everywhere() -> None:
+    target = torch.tensor([[[1, 1], [0, 0]]])
+    # both = 2 * 0.5, total = 4 * 0.5 + 2, smoothed by 1
+    assert losses.dice(logits_for(0.5), target).item() == pytest.approx(1 - 3 / 5)
+
+
+def test_focal_with_gamma_zero_is_half_the_cross_entropy() -> None:
+    torch.manual_seed(1)
+    logits, target = torch.randn(1, 2, 4, 4), torch.randint(0, 2, (1, 4, 4))
+    focal = losses.focal(alpha=0.5, gamma=0.0)(logits, target)
+    whole = losses.cross_entropy(logits, target)
+    # the mean of focal runs over both classes, hence the further half
+    assert focal.item() == pytest.approx(whole.item() / 4, rel=1e-5)
