@@ -4,6 +4,7 @@ Cases of earlier runs into the same folder stay in it, so that a case is skipped
 only when its input, the model and the settings are those it was made with.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import __version__
+from engines.errors import OutputError
 from engines.files import write_json, write_text
 from engines.results import CaseResult
 
@@ -32,8 +34,10 @@ CSV_COLUMNS = (
 class RunLog:
     """Collects records from any thread and saves after each."""
 
-    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
-        self.path = folder / f"{NAME}.json"
+    def __init__(
+        self, folder: Path, header: Mapping[str, Any], name: str = NAME
+    ) -> None:
+        self.path = folder / f"{name}.json"
         self.header = {"version": __version__, **header}
         self.earlier = _earlier(self.path)
         self.cases: dict[str, dict[str, Any]] = {}
@@ -53,13 +57,18 @@ class RunLog:
         return record if outputs and here else None
 
     def add(self, result: CaseResult) -> None:
-        """Record a case and save."""
+        """Record a case and save; a full disk is told by ``finish``, not here."""
         with self._lock:
             self.cases[result.name] = self._relative(result.as_json())
-            self._save()
+            with contextlib.suppress(OutputError):
+                self._save()
 
     def finish(self, **facts: Any) -> None:  # noqa: ANN401
-        """Put ``facts`` into the header and save the record and its table."""
+        """Put ``facts`` into the header and save the record and its table.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
         with self._lock:
             self.header |= facts
             self._save()

@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import DTypeLike, NDArray
 
 from engines import geometry
@@ -42,8 +43,10 @@ _READ_ERRORS: tuple[type[Exception], ...] = (
     EOFError,
     ValueError,
     zlib.error,
-    isal_zlib.error,
+    cast("type[Exception]", isal_zlib.error),
     HeaderDataError,
+    WrapStructError,
+    KeyError,  # a data type that NIfTI does not have
 )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from engines import __version__
-from spinecli.commands import doctor, evaluate, models, segment, train
+from spinecli.commands import doctor, evaluate, models, preprocess, segment, train
 from spinecli.group import SpineGroup
 from spinecli.status import EPILOG
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 _command = partial(app.command, epilog=EPILOG)
 
 _command()(segment.segment)
+_command()(preprocess.preprocess)
 _command()(train.train)
 _command()(evaluate.evaluate)
 _command()(models.models)

@@ -27,12 +27,10 @@ from spinecli.progress import STYLES
 from spinecli.status import ExitStatus
 
 TABLE_ROWS = 50
-"""The closing table of a larger batch names only what needs attention."""
+"""The closing table of a larger batch lists only the cases that need attention."""
 
 INTERRUPTED = Problem(
-    "interrupted",
-    "interrupted before the end",
-    "Run the same command again to go on with the cases that are left.",
+    "interrupted", "interrupted before the end", "Run the same command again."
 )
 NOTHING = Problem("nothing_done", "there was nothing to do")
 
@@ -181,10 +179,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.out().print(drawn)
 
 
-def closing_table(cases: Sequence[CaseResult]) -> None:
-    """List the cases on stderr, with reason and hint of those that failed."""
+def closing_table(cases: Sequence[CaseResult], rows: int = TABLE_ROWS) -> None:
+    """List the cases on stderr, with reason and hint of those that failed.
+
+    Args:
+        rows: of more cases than these, only those that need attention are listed.
+    """
     target = console.err()
-    shown = cases if len(cases) <= TABLE_ROWS else [c for c in cases if _notable(c)]
+    shown = cases if len(cases) <= rows else [c for c in cases if _notable(c)]
     if shown:
         table = Table(box=box.SIMPLE, pad_edge=False)
         table.add_column("case", overflow="fold")
@@ -200,7 +202,7 @@ def closing_table(cases: Sequence[CaseResult]) -> None:
                 Text(_remarks(case)),
             )
         target.print(table)
-    counted = Counter(case.status for case in cases)
+    counted = Counter[str](case.status for case in cases)
     told = [f"{counted[word]} {word}" for word in STYLES if counted[word]]
     if told:
         target.print(", ".join(told))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Literal
 
-from engines.errors import SettingsError, SpineError, UnknownModelError
+from engines.errors import SettingsError, UnknownModelError
 from engines.results import CaseResult
 
 Word = Literal["ok", "partial", "failed"]
@@ -48,9 +48,7 @@ def of_error(error: BaseException) -> ExitStatus:
     """Return the exit status of a command that ``error`` ended."""
     if isinstance(error, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
-    if isinstance(error, SpineError) and isinstance(
-        error, UnknownModelError | SettingsError
-    ):
+    if isinstance(error, UnknownModelError | SettingsError):
         return ExitStatus.USAGE
     return ExitStatus.FATAL
 

@@ -231,6 +231,10 @@ def _header(path: Path) -> Dataset:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS])
         for keyword in _TAGS:  # values are parsed here, where pydicom is quiet
             header.get(keyword)
+    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    if not kind or ("Image Storage" in UID(kind).name and not header.get("Rows")):
+        msg = "the header ends too early"
+        raise ValueError(msg)
     return header
 
 
@@ -319,8 +323,20 @@ def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
     return values if len(values) == count and np.isfinite(values).all() else None
 
 
+def _check_directions(first: _Slice) -> None:
+    across, down = first.directions
+    lengths = np.linalg.norm(first.directions, axis=1)
+    if (
+        abs(across @ down) > DIRECTION_TOLERANCE
+        or np.abs(lengths - 1).max() > DIRECTION_TOLERANCE
+    ):
+        msg = "the directions of rows and columns are no unit vectors at right angles"
+        raise GeometryError(msg)
+
+
 def _check_alike(slices: Sequence[_Slice], headers: dict[Path, Dataset]) -> None:
     first = slices[0]
+    _check_directions(first)
     digests = {_digest(header) for header in headers.values()}
     if len(digests) > 1:
         msg = f"the files belong to {len(digests)} series"
@@ -434,8 +450,7 @@ def _voxels(ordered: Sequence[_Slice], name: str) -> NDArray[Any]:
         values: NDArray[Any]
         if whole and stored.dtype.kind in "iu":
             values = stored.astype(np.int64) * int(one.slope) + int(one.intercept)
-            ends = (np.min_scalar_type(end) for end in (values.min(), values.max()))
-            needed = np.result_type(voxels.dtype, *ends)
+            needed = _fitting(values, voxels.dtype)
         else:
             values = stored.astype(np.float64) * one.slope + one.intercept
             needed = np.dtype(np.float32)
@@ -443,6 +458,16 @@ def _voxels(ordered: Sequence[_Slice], name: str) -> NDArray[Any]:
             voxels = voxels.astype(needed, order="F")
         voxels[:, :, place] = values.T
     return voxels
+
+
+def _fitting(values: NDArray[np.int64], held: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the smallest signed type, from ``held`` up, that takes ``values``."""
+    low, high = int(values.min()), int(values.max())
+    for kind in (np.int16, np.int32):
+        info = np.iinfo(kind)
+        if info.min <= low and high <= info.max:
+            return np.promote_types(held, kind)
+    return np.dtype(np.int64)
 
 
 def _stored(one: _Slice, name: str) -> NDArray[Any]:

@@ -39,6 +39,8 @@ class Manifest:
         modality: ``ct`` or ``mr``.
         views: planes whose slices it was trained on.
         recipe: how a scan is prepared for it.
+        patch: rows and columns of the smallest slices it was trained on; smaller
+            ones are filled up to this.
         channels: convolution -> (input, output) channels, as built.
         licence: licence of the weights.
         training: settings, data with origins and licences, steps, command.
@@ -53,6 +55,7 @@ class Manifest:
     modality: str
     views: tuple[str, ...]
     recipe: Recipe
+    patch: int = 0
     channels: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     licence: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)

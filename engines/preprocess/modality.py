@@ -1,16 +1,19 @@
 """Tell CT in Hounsfield units from everything else, by the values alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import ModalityError
+from engines.preprocess.restore import PREPROCESSED
 from engines.results import Note
 from engines.volume import Volume
 
 Modality = Literal["ct", "mr", "unknown"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 SAMPLE_VOXELS = 200_000
 """About so many voxels, evenly spread, stand for the scan."""
@@ -66,11 +69,16 @@ class _Look:
 def guess_modality(volume: Volume) -> Modality:
     """Guess what kind of scan has such values.
 
+    A scan that this program prepared is known by its record.
+
     Returns:
         ``ct`` for Hounsfield units: fat or air well below 0 and soft tissue above.
         ``mr`` for magnitudes: none below 0, and neither 8-bit nor CT with an offset.
         ``unknown`` for all else, 8-bit pictures of either kind among it.
     """
+    record = volume.provenance
+    if record.get("kind") == PREPROCESSED and record.get("modality") in MODALITIES:
+        return cast("Modality", record["modality"])
     return _guess(_look(volume.voxels))
 
 
@@ -89,20 +97,23 @@ def require_modality(
     Raises:
         ModalityError: what was seen, and how to go on all the same.
     """
-    recorded = volume.provenance.get("recipe")
-    if volume.provenance.get("kind") == "preprocessed" and isinstance(recorded, dict):
-        found: str = recorded.get("modality", "unknown")
-        seen = f"the scan was prepared as {found.upper()}"
-    else:
-        look = _look(volume.voxels)
-        found, seen = _guess(look), ""
+    found = guess_modality(volume)
     if found == wanted or (wanted == "mr" and found != "ct"):
-        return ()
-    seen = seen or _told(look, volume.voxels, wanted)
+        return _cut_off(volume.provenance) if wanted == "ct" else ()
+    seen = _told(_look(volume.voxels), volume.voxels, wanted)
     msg = f"{seen}; {wanted.upper()} is needed"
     if force:
         return (Note("modality", f"{msg}, used all the same"),)
     raise ModalityError(msg, hint=_hint(wanted))
+
+
+def _cut_off(record: Mapping[str, Any]) -> tuple[Note, ...]:
+    """Return a note when the preparation left neither fat nor air."""
+    limits = record.get("clamp")
+    if not limits or limits[0] <= FAT_HU:
+        return ()
+    msg = f"what lay below {limits[0]:g} HU was cut off when the scan was prepared"
+    return (Note("cut_off", msg),)
 
 
 def _hint(wanted: str) -> str:

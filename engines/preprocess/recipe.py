@@ -5,7 +5,7 @@ trained on. Importing this module imports nothing heavy.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -43,7 +43,10 @@ class Recipe:
     source: str = ""
 
     def __post_init__(self) -> None:
+        pairs = {frozenset("LR"), frozenset("AP"), frozenset("IS")}
+        sides = {pair for pair in pairs for code in self.orientation if code in pair}
         checks = (
+            (len(self.orientation) == 3 and sides == pairs, "orientation"),
             (self.normalisation in NORMALISATION_NAMES, "normalisation"),
             (self.modality in MODALITIES, "modality"),
             (self.spacing_mm is None or 0.1 <= self.spacing_mm <= 20, "spacing_mm"),
@@ -124,6 +127,42 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         )
     }
 )
+
+
+def adjusted(
+    name: str | None,
+    modality: str | None = None,
+    orientation: str | None = None,
+    spacing_mm: float | None = None,
+    size: int | None = None,
+    smoothing_mm: float | None = None,
+    clamp: tuple[float, float] | None = None,
+    normalisation: str | None = None,
+) -> Recipe:
+    """Return the recipe called ``name`` with the settings that are not None changed.
+
+    Without a name it is a recipe that does nothing but what is set. A spacing or a
+    size takes the place of the other, and 0 takes either out.
+
+    Raises:
+        SettingsError: no such recipe, or a value that makes no sense.
+    """
+    base = find(name) if name else Recipe("custom")
+    changes: dict[str, Any] = {
+        "modality": modality,
+        "orientation": orientation,
+        "smoothing_mm": smoothing_mm,
+        "clamp": clamp,
+        "normalisation": normalisation,
+    }
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if spacing_mm is not None or size is not None:
+        kept_mm = base.spacing_mm if not size and spacing_mm is None else None
+        kept_size = base.size if not spacing_mm and size is None else None
+        changes |= {"spacing_mm": spacing_mm or kept_mm, "size": size or kept_size}
+    if name and changes:
+        changes |= {"name": f"{name}, changed"}
+    return replace(base, **changes)
 
 
 def find(name: str) -> Recipe:

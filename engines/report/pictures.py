@@ -12,7 +12,7 @@ HEIGHT = 480
 """Pixels; the width follows from the patient."""
 
 WINDOW_HU = (-200.0, 800.0)
-OVERLAY = 0.45
+OVERLAY = 0.3
 """Share of the colour in a labelled pixel; its outline is opaque."""
 
 Rgb = tuple[int, int, int]

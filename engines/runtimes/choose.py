@@ -1,5 +1,6 @@
 """Choose the fastest runtime that labels as the reference does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +25,15 @@ class Choice:
     reason: str
 
 
-def choose(model: Model, device: torch.device, precision: str, probe: Tensor) -> Choice:
+def choose(
+    model: Model, device: torch.device, precision: str, probe: Sequence[Tensor]
+) -> Choice:
     """Return the runtime for ``model`` on ``device``.
 
     Args:
         precision: ``float32`` is the reference itself; ``bfloat16`` and ``auto``
             are used after they agreed with it on ``probe``, else the reference is.
-        probe: (N, 1, H, W), prepared slices of the scans at hand.
+        probe: batches (N, 1, H, W) of prepared slices of the scans at hand.
     """
     reference = TorchRuntime(model, device, "float32")
     if precision == "float32":

@@ -1,9 +1,10 @@
 """The parity gate: does a faster runtime label as the reference does?"""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engines.runtimes.runtime import Runtime
@@ -48,18 +49,23 @@ class Gate:
         }
 
 
-def compare(reference: Runtime, candidate: Runtime, probe: Tensor) -> Gate:
-    """Run both on ``probe`` (N, 1, H, W) and compare their labels.
+def compare(reference: Runtime, candidate: Runtime, probe: Sequence[Tensor]) -> Gate:
+    """Run both on each batch (N, 1, H, W) of ``probe`` and compare their labels.
 
     Probabilities that are not numbers count as no agreement at all.
     """
-    probabilities = candidate.predict(probe)
-    truth = reference.predict(probe).argmax(dim=1)
-    found = probabilities.argmax(dim=1)
-    same = float((found == truth).float().mean())
-    both = int(((found == truth) & (truth > 0)).sum())
-    total = int((found > 0).sum() + (truth > 0).sum())
-    dice = 2 * both / total if total else 1.0
-    if not math.isfinite(float(probabilities.sum())):
-        same = dice = 0.0
-    return Gate(candidate.backend, candidate.precision, same, dice, len(probe))
+    same = pixels = both = total = 0
+    finite = True
+    for batch in probe:
+        probabilities = candidate.predict(batch)
+        finite &= bool(torch.isfinite(probabilities).all())
+        truth = reference.predict(batch).argmax(dim=1)
+        found = probabilities.argmax(dim=1)
+        pixels += truth.numel()
+        same += int((found == truth).sum())
+        both += int(((found == truth) & (truth > 0)).sum())
+        total += int((found > 0).sum() + (truth > 0).sum())
+    agreement = same / max(1, pixels) if finite else 0.0
+    dice = (2 * both / total if total else 1.0) if finite else 0.0
+    slices = sum(len(batch) for batch in probe)
+    return Gate(candidate.backend, candidate.precision, agreement, dice, slices)

@@ -2,22 +2,23 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.runtimes.runtime import Runtime
 from engines.segment import slices, views
+from engines.segment.slices import Frame
 
 
 def probabilities(
-    prepared: NDArray,  # type: ignore[type-arg]
+    prepared: NDArray[np.float32],
     runtime: Runtime,
     planes: Sequence[str],
     *,
     classes: int,
-    stride: int,
-    empty: float,
+    frame: Frame,
     told: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
     """Return the mean over ``planes`` of the foreground probabilities.
@@ -35,9 +36,8 @@ def probabilities(
         told(view)
         stacked = views.stack(prepared, view)
         target = torch.movedim(total, 1 + views.NORMALS[view], 1)
-        rows, columns = stacked.shape[1:]
-        for index, batch in slices.batches(stacked, stride, empty):
-            found = runtime.predict(batch)[:, 1:, :rows, :columns]
-            target[:, index] += found.movedim(1, 0)
+        for index, batch in slices.batches(stacked, frame):
+            found = frame.take(runtime.predict(batch), stacked.shape[1:])
+            target[:, index] += found[:, 1:].movedim(1, 0)
     total /= len(planes)
     return total

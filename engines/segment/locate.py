@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engines.runtimes.runtime import Runtime
 from engines.segment import slices, views
+from engines.segment.slices import Frame
 
 EVERY = 4
 """One slice of this many is looked at; 6 mm apart on a 1.5 mm grid."""
@@ -33,9 +34,7 @@ def box(
     runtime: Runtime,
     planes: Sequence[str],
     spacing_mm: tuple[float, float, float],
-    *,
-    stride: int,
-    empty: float,
+    frame: Frame,
 ) -> Box:
     """Return the part of ``prepared`` (R, A, S) that holds the spine and a margin."""
     whole = (slice(None), slice(None), slice(None))
@@ -44,9 +43,9 @@ def box(
     chosen = np.arange(len(stacked) % EVERY // 2, len(stacked), EVERY)
     rows, columns = stacked.shape[1:]
     seen = torch.zeros((len(chosen), rows, columns), dtype=torch.bool)
-    for index, batch in slices.batches(stacked[chosen], stride, empty):
-        found = runtime.predict(batch)[:, 1:, :rows, :columns].sum(dim=1)
-        seen[index] = found > SURE
+    for index, batch in slices.batches(stacked[chosen], frame):
+        found = frame.take(runtime.predict(batch), (rows, columns))
+        seen[index] = found[:, 1:].sum(dim=1) > SURE
     if int(seen.sum()) < LEAST_VOXELS:
         return whole
     turned = torch.movedim(seen, 0, views.NORMALS[view])

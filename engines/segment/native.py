@@ -11,11 +11,19 @@ from engines.preprocess import resample
 SLAB_VOXELS = 1 << 23
 """Voxels of the scan's grid whose probabilities are held at a time, per class."""
 
+UNCERTAIN = 255
+"""Label of voxels that training is not to score."""
+
+SURE = (0.15, 0.85)
+"""Between these a foreground probability counts as uncertain."""
+
 NOTHING = 0.02
 """Where every class is below this, no voxel can win; such margins are cut off."""
 
 
-def labels(probability: Tensor, source: Grid, target: Grid) -> NDArray[np.uint8]:
+def labels(
+    probability: Tensor, source: Grid, target: Grid, *, mark_uncertain: bool = False
+) -> NDArray[np.uint8]:
     """Return the winning class of each voxel of ``target``.
 
     Probabilities are interpolated before the winner is chosen, slab by slab, so
@@ -25,6 +33,7 @@ def labels(probability: Tensor, source: Grid, target: Grid) -> NDArray[np.uint8]
         probability: (classes - 1, R, A, S) on ``source``; the background's share
             is what is missing to 1.
         target: a grid along the same axes.
+        mark_uncertain: label voxels between ``SURE`` as ``UNCERTAIN``.
 
     Returns:
         (I, J, K) of ``target``, uint8 class indices.
@@ -51,12 +60,15 @@ def labels(probability: Tensor, source: Grid, target: Grid) -> NDArray[np.uint8]
         rows = first[start : start + slab]
         part = torch.einsum("xi,cijk->cxjk", rows, cropped)
         part = second @ (part @ third.T)
-        view[start : start + slab] = _winner(part)
+        view[start : start + slab] = _winner(part, mark_uncertain=mark_uncertain)
     return found
 
 
-def _winner(part: Tensor) -> NDArray[np.uint8]:
+def _winner(part: Tensor, *, mark_uncertain: bool) -> NDArray[np.uint8]:
     best, index = part.max(dim=0)
-    background = 1 - part.sum(dim=0)
-    winner: NDArray[np.uint8] = ((index + 1) * (best > background)).byte().numpy()
-    return winner
+    foreground = part.sum(dim=0)
+    winner = ((index + 1) * (best > 1 - foreground)).byte()
+    if mark_uncertain:
+        winner[(foreground > SURE[0]) & (foreground < SURE[1])] = UNCERTAIN
+    labels: NDArray[np.uint8] = winner.numpy()
+    return labels

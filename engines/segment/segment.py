@@ -58,6 +58,8 @@ class SegmentSettings:
         threads: that read, and that write.
         overwrite: redo cases that are done.
         force: go on with a scan that does not look like the model's modality.
+        mark_uncertain: label voxels that are neither surely spine nor surely not
+            as 255, for training on the masks.
         include: globs of names to take; empty takes all.
         exclude: globs of names to leave out.
     """
@@ -69,6 +71,7 @@ class SegmentSettings:
     threads: int = 2
     overwrite: bool = False
     force: bool = False
+    mark_uncertain: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -124,18 +127,22 @@ def prepare(scan: Volume, recipe: Recipe) -> Prepared:
     return Prepared(light, turned.grid, grid, hu, values, float(values.min()))
 
 
-def probe(prepared: Prepared, planes: Sequence[str], stride: int) -> torch.Tensor:
-    """Return the slices with most bone of each view, (N, 1, H, W), for the gate."""
-    size = max(-(-n // stride) * stride for n in prepared.values.shape)
+def frame_for(model: Model, prepared: Prepared) -> slices.Frame:
+    """Return how slices of a scan are framed for a model."""
+    return slices.Frame(model.stride, model.manifest.patch, prepared.empty)
+
+
+def probe(
+    prepared: Prepared, planes: Sequence[str], frame: slices.Frame
+) -> list[torch.Tensor]:
+    """Return for the gate a batch (N, 1, H, W) per view of slices with much bone."""
     chosen = []
     for view in planes:
         stacked = views.stack(prepared.values, view)
         bone = stacked.sum(axis=(1, 2), dtype=np.float64)
         best = np.argsort(bone, kind="stable")[::-1][:: max(1, len(bone) // 8)]
-        cut = slices.padded(stacked[best[:PROBE_SLICES]], stride, prepared.empty)
-        room = (0, size - cut.shape[3], 0, size - cut.shape[2])
-        chosen.append(torch.nn.functional.pad(cut, room, value=prepared.empty))
-    return torch.cat(chosen)
+        chosen.append(frame.put(stacked[best[:PROBE_SLICES]]))
+    return chosen
 
 
 def segment_prepared(
@@ -144,16 +151,18 @@ def segment_prepared(
     choice: Choice,
     planes: Sequence[str],
     told: Callable[[str], None] = lambda _: None,
+    *,
+    mark_uncertain: bool = False,
 ) -> Segmented:
     """Label one prepared scan on its own grid."""
+    frame = frame_for(model, prepared)
     told("locate")
     box = locate.box(
         prepared.values,
         choice.runtime,
         planes,
         prepared.grid.spacing_mm,
-        stride=model.stride,
-        empty=prepared.empty,
+        frame,
     )
     probability = torch.zeros((model.classes - 1, *prepared.grid.shape))
     probability[(slice(None), *box)] = fuse.probabilities(
@@ -161,13 +170,17 @@ def segment_prepared(
         choice.runtime,
         planes,
         classes=model.classes,
-        stride=model.stride,
-        empty=prepared.empty,
+        frame=frame,
         told=told,
     )
     cleaned = clean.clean(probability, prepared.grid.spacing_mm)
     told("native")
-    turned = native.labels(probability, prepared.grid, prepared.canonical)
+    turned = native.labels(
+        probability,
+        prepared.grid,
+        prepared.canonical,
+        mark_uncertain=mark_uncertain,
+    )
     shown = native.labels(probability, prepared.grid, prepared.grid)
     held = orient.undo(turned, prepared.scan.grid, model.manifest.recipe.orientation)
     return Segmented(held, prepared.hu, shown, cleaned)
@@ -283,7 +296,8 @@ class SegmentRun:
             raise SpineError(msg)
         if self.choice is None:
             with job.timed("gate"):
-                slices_seen = probe(prepared, self.views, model.stride)
+                frame = frame_for(model, prepared)
+                slices_seen = probe(prepared, self.views, frame)
                 self.choice = choose(
                     model, self.device, self.settings.precision, slices_seen
                 )
@@ -294,6 +308,7 @@ class SegmentRun:
                 self.choice,
                 self.views,
                 lambda stage: self.told(job.name, stage),
+                mark_uncertain=self.settings.mark_uncertain,
             )
         _note(job, done)
         return prepared, done
@@ -359,6 +374,7 @@ class SegmentRun:
             "views": list(self.views),
             "device": self.settings.device,
             "precision": self.settings.precision,
+            "mark_uncertain": self.settings.mark_uncertain,
             "version": __version__,
         }
 

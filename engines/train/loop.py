@@ -112,15 +112,15 @@ def train(
 
 
 def slice_for(
-    subject: Subject, settings: TrainSettings, rng: np.random.Generator
+    subject: Subject, settings: TrainSettings, size: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Draw one training slice (patch, patch) and its target."""
+    """Draw one training slice (size, size) and its target."""
     how = settings.augment
     recipe_row = recipe.find(settings.recipe)
     view = settings.views[int(rng.integers(len(settings.views)))]
     spacing = recipe_row.spacing_mm or min(subject.spacing_mm)
     pose = sampling.draw(subject, view, spacing, how, rng)
-    image, target = sampling.cut(subject, pose, settings.patch)
+    image, target = sampling.cut(subject, pose, size)
     spine = (target > 0) & (target != losses.IGNORED)
     if image is None:
         hu = synthesis.scan_of(spine, rng)
@@ -289,6 +289,7 @@ class _Trainer:
             classes=labels.CLASS_SETS[settings.classes],
             modality=recipe.find(settings.recipe).modality,
             views=settings.views,
+            patch=min(settings.patches),
             recipe=recipe.find(settings.recipe),
             licence=settings.licence,
             training={**provenance, **done},
@@ -397,10 +398,13 @@ class _Feeder:
 
     def _batch(self, step: int) -> Batch:
         images, targets = [], []
-        for place in range(self.settings.batch):
-            rng = np.random.default_rng([self.settings.seed, step, place])
+        seed, patches = self.settings.seed, self.settings.patches
+        size = int(np.random.default_rng([seed, step]).choice(patches))
+        share = (self.settings.middle_patch / size) ** 2
+        for place in range(max(1, round(self.settings.batch * share))):
+            rng = np.random.default_rng([seed, step, place])
             subject = self.subjects[rng.choice(len(self.subjects), p=self.chance)]
-            image, target = slice_for(subject, self.settings, rng)
+            image, target = slice_for(subject, self.settings, size, rng)
             images.append(image)
             targets.append(target)
         return np.stack(images)[:, None], np.stack(targets)
@@ -414,7 +418,7 @@ def _validation_slices(
     for view in settings.views:
         for share in np.linspace(0.1, 0.9, VALIDATION_SLICES):
             pose = sampling.straight(subject, view, spacing, float(share))
-            image, target = sampling.cut(subject, pose, settings.patch)
+            image, target = sampling.cut(subject, pose, settings.middle_patch)
             if image is not None:
                 yield prepared(image, subject, how), target
 

@@ -109,8 +109,8 @@ class TrainSettings:
         recipe: how scans are prepared.
         views: planes that slices are taken from.
         steps: optimizer steps.
-        batch: slices per step.
-        patch: rows and columns of a training slice.
+        batch: slices per step, of the middle size; more of smaller ones.
+        patches: rows and columns of training slices; each step draws one size.
         loss: one of ``LOSSES``; ``focal_alpha`` and ``focal_gamma`` for focal,
             ``loss_weights`` for the two parts of a sum.
         schedule: of the learning rate, after ``warmup_steps`` of linear rise.
@@ -131,7 +131,7 @@ class TrainSettings:
     split: str = "80/20"
     steps: int = 2000
     batch: int = 16
-    patch: int = 192
+    patches: tuple[int, ...] = (128, 160, 192, 224, 256)
     loss: str = "cross-entropy-dice"
     loss_weights: tuple[float, float] = (1.0, 1.0)
     focal_alpha: float = 0.5
@@ -171,7 +171,10 @@ class TrainSettings:
             if value not in known:
                 msg = f"{what} cannot be {value!r}"
                 raise SettingsError(msg, hint=f"Choose one of: {', '.join(known)}.")
-        positive = ("steps", "batch", "patch", "validate_every", "checkpoint_every")
+        if not self.patches or min(self.patches) < 1:
+            msg = f"patches must be sizes above 0, not {self.patches}"
+            raise SettingsError(msg)
+        positive = ("steps", "batch", "validate_every", "checkpoint_every")
         for what in positive:
             if getattr(self, what) < 1:
                 msg = f"{what} must be at least 1, not {getattr(self, what)}"
@@ -182,6 +185,11 @@ class TrainSettings:
         if not 0 <= self.average < 1:
             msg = f"average must be at least 0 and below 1, not {self.average}"
             raise SettingsError(msg)
+
+    @property
+    def middle_patch(self) -> int:
+        """The size that validation uses and that ``batch`` counts."""
+        return sorted(self.patches)[len(self.patches) // 2]
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings for records and manifests."""
@@ -215,7 +223,7 @@ def from_record(record: Mapping[str, Any]) -> TrainSettings:
     sources = values.pop("source", values.pop("sources", ()))
     values["sources"] = tuple(Source(**_known(Source, s, "source")) for s in sources)
     values["augment"] = Augment(**_known(Augment, values.get("augment", {}), "augment"))
-    for pair in ("views", "loss_weights"):
+    for pair in ("views", "loss_weights", "patches"):
         if pair in values:
             values[pair] = tuple(values[pair])
     return TrainSettings(**_known(TrainSettings, values, "settings"))

@@ -39,6 +39,15 @@ Precision = Annotated[
 ]
 
 
+MarkUncertain = Annotated[
+    bool,
+    typer.Option(
+        "--mark-uncertain",
+        help="Write 255 where the network is not sure, for training on the masks.",
+    ),
+]
+
+
 def segment(
     scans: Scans,
     output: options.Output,
@@ -52,6 +61,7 @@ def segment(
     exclude: options.Exclude = None,
     overwrite: options.Overwrite = False,
     force: options.Force = False,
+    mark_uncertain: MarkUncertain = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -77,6 +87,7 @@ def segment(
             jobs,
             overwrite,
             force,
+            mark_uncertain,
             tuple(include or ()),
             tuple(exclude or ()),
         )

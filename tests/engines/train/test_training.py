@@ -20,7 +20,7 @@ TINY = TrainSettings(
     sources=(Source(path=".", part="train"),),
     steps=4,
     batch=1,
-    patch=64,
+    patches=(64,),
     warmup_steps=1,
     validate_every=2,
     checkpoint_every=2,
@@ -133,7 +133,7 @@ def test_a_slice_follows_its_seed_alone() -> None:
     pairs = {p.name: p for p in data.find_pairs(DATA, settings)}
     subject = data.load(pairs["tptbox"], settings)
     first, again, other = (
-        loop.slice_for(subject, settings, np.random.default_rng(seed))
+        loop.slice_for(subject, settings, 64, np.random.default_rng(seed))
         for seed in (5, 5, 6)
     )
     np.testing.assert_array_equal(first[0], again[0])
@@ -153,7 +153,9 @@ def test_synthetic_slices_show_bone_where_the_mask_is(tmp_path: Path) -> None:
     subject = data.load(pair, settings)
     brighter = 0
     for seed in range(20):
-        image, target = loop.slice_for(subject, settings, np.random.default_rng(seed))
+        image, target = loop.slice_for(
+            subject, settings, 64, np.random.default_rng(seed)
+        )
         assert image.min() >= 0
         assert image.max() <= 1
         if (target == 1).sum() > 50:

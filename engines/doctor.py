@@ -1,0 +1,246 @@
+"""Examine this machine: what is there, what will not work, and how to mend it.
+
+Libraries are imported inside the checks, so that a broken one is reported like
+anything else that is wrong.
+"""
+
+import contextlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from engines import __version__
+from engines.errors import OutputError
+from engines.files import require_writable
+
+Verdict = Literal["ok", "warning", "problem"]
+
+OLDEST_PYTHON = (3, 11)
+MEMORY_GIB = 8
+"""With less, scans of the whole body may not fit."""
+DISK_GIB = 1
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+
+LIBRARIES = {
+    "torch": "torch",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
+    "timm": "timm",
+    "safetensors": "safetensors",
+    "nibabel": "nibabel",
+    "SimpleITK": "SimpleITK",
+    "pydicom": "pydicom",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "isal": "isal",
+}
+"""Distribution -> module, of what segmentation cannot do without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        verdict: a ``problem`` makes segmentation impossible, a ``warning`` does not.
+        hint: how to mend it; empty when all is well.
+    """
+
+    name: str
+    value: str
+    verdict: Verdict = "ok"
+    hint: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Return the record for ``--json``."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "status": self.verdict,
+            "hint": self.hint,
+        }
+
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def examine() -> list[Finding]:
+    """Return the findings of all checks; one that breaks is a finding itself."""
+    return [finding for name, check in CHECKS.items() for finding in _run(name, check)]
+
+
+def _run(name: str, check: Check) -> list[Finding]:
+    try:
+        return list(check())
+    except Exception as error:  # noqa: BLE001  the others still have to be made
+        told = f"cannot be examined: {type(error).__name__}: {error}"
+        return [Finding(name, told, "warning", "See the other findings first.")]
+
+
+def versions() -> Iterator[Finding]:
+    """Say which Python and which libraries there are, and whether they load."""
+    yield Finding("spine", __version__)
+    found = platform.python_version()
+    if sys.version_info < OLDEST_PYTHON:
+        hint = f"Install Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer."
+        yield Finding("python", found, "problem", hint)
+    else:
+        yield Finding("python", f"{found} on {platform.system()} {platform.machine()}")
+    for distribution, module in LIBRARIES.items():
+        yield library(distribution, module)
+
+
+def library(distribution: str, module: str) -> Finding:
+    """Say which version of a library there is, after loading it."""
+    try:
+        import_module(module)
+        return Finding(distribution, version(distribution))
+    except Exception as error:  # noqa: BLE001  a broken library may raise anything
+        hint = f"Install it again: pip install --force-reinstall {distribution}"
+        return Finding(distribution, f"cannot be loaded: {error}", "problem", hint)
+
+
+def processor() -> Iterator[Finding]:
+    """Say how many cores may be used, and whether they have bfloat16."""
+    from engines.runtimes.devices import cpu_has_bfloat16
+
+    yield Finding("CPU cores", str(cores()))
+    fast = cpu_has_bfloat16()
+    told = "yes" if fast else "no: float32 is used"
+    yield Finding("CPU bfloat16", told)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory() -> Iterator[Finding]:
+    """Say how much memory there is."""
+    total = memory_gib()
+    if total is None:
+        yield Finding("memory", "unknown")
+    elif total < MEMORY_GIB:
+        hint = f"Scans of the whole body may need {MEMORY_GIB} GiB: use --jobs 1."
+        yield Finding("memory", f"{total:.1f} GiB", "warning", hint)
+    else:
+        yield Finding("memory", f"{total:.1f} GiB")
+
+
+def memory_gib() -> float | None:
+    """Return the memory of the machine or the limit of the container, in GiB."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # no limit, or the word "max"
+        total = min(total, int(CGROUP_LIMIT.read_text()))
+    return total / 2**30
+
+
+def graphics() -> Iterator[Finding]:
+    """Say which CUDA devices there are, and whether they compute."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    if not usable:
+        yield _no_device([str(warning.message) for warning in said])
+        return
+    for index in range(torch.cuda.device_count()):
+        yield _device(index)
+
+
+def _no_device(said: list[str]) -> Finding:
+    if not (said or NVIDIA_DRIVER.exists()):
+        return Finding("CUDA", "no device: the CPU is used")
+    told = "there is an NVIDIA driver, but torch cannot use it"
+    hint = "Install the torch build that fits the driver (see pytorch.org)."
+    reason = f": {said[0].splitlines()[0]}" if said else ""
+    return Finding("CUDA", told + reason, "warning", hint)
+
+
+def _device(index: int) -> Finding:
+    import torch
+
+    about = torch.cuda.get_device_properties(index)
+    told = f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
+    try:
+        torch.ones(1, device=f"cuda:{index}").add_(1).item()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        hint = "Use --device cpu, or install a torch build for this device."
+        return Finding(f"cuda:{index}", f"{told}; {reason}", "warning", hint)
+    return Finding(f"cuda:{index}", told)
+
+
+def models() -> Iterator[Finding]:
+    """Say which models are found, and whether the default is among them."""
+    from engines.networks import shelf
+
+    yield from _model_folders(shelf.VARIABLE)
+    shelved = shelf.models()
+    for model in shelved:
+        told = f"{model.origin}: {model.path}"
+        if model.problem:
+            hint = "Remove the file or copy it again."
+            yield Finding(f"model {model.name}", model.problem, "warning", hint)
+        else:
+            yield Finding(f"model {model.name}", told)
+    sound = [model.name for model in shelved if not model.problem]
+    hint = "Install the package again, or name a folder of models in SPINE_MODELS."
+    if not sound:
+        yield Finding("models", "none was found", "problem", hint)
+    elif shelf.DEFAULT_MODEL not in sound:
+        told = f"the default, {shelf.DEFAULT_MODEL}, was not found"
+        yield Finding("models", told, "warning", f"{hint} Or give --model.")
+
+
+def _model_folders(variable: str) -> Iterator[Finding]:
+    given = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
+    missing = [part for part in given if not Path(part).is_dir()]
+    if missing:
+        told = f"no such folder: {', '.join(missing)}"
+        yield Finding(variable, told, "warning", f"Correct {variable} or make it.")
+    else:
+        yield Finding(variable, os.pathsep.join(given) or "not set")
+
+
+def storage() -> Iterator[Finding]:
+    """Say whether the folder for temporary files can be used."""
+    folder = Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryDirectory(prefix="spine-") as made:
+            require_writable(Path(made))
+    except (OSError, OutputError) as error:
+        hint = "Set TMPDIR to a folder that may be written to."
+        yield Finding("temporary files", str(error), "warning", hint)
+        return
+    free = shutil.disk_usage(folder).free / 2**30
+    told = f"{folder}: {free:.1f} GiB free"
+    if free < DISK_GIB:
+        yield Finding("temporary files", told, "warning", "Make room on this disk.")
+    else:
+        yield Finding("temporary files", told)
+
+
+CHECKS: dict[str, Check] = {
+    "versions": versions,
+    "processor": processor,
+    "memory": memory,
+    "graphics": graphics,
+    "models": models,
+    "storage": storage,
+}

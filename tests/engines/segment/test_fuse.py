@@ -1,0 +1,67 @@
+"""Fusion is the mean of what the views say, on the voxels they say it of."""
+
+import numpy as np
+import pytest
+import torch
+
+from engines.segment import fuse, locate
+from engines.segment.slices import Frame
+
+
+class Threshold:
+    """A runtime that finds spine where a pixel is above one half."""
+
+    backend, precision, device = "test", "float32", "cpu"
+
+    def __init__(self) -> None:
+        self.pixels = 0
+
+    def predict(self, slices: torch.Tensor) -> torch.Tensor:
+        self.pixels += slices.numel()
+        spine = (slices > 0.5).float()
+        return torch.cat([1 - spine, spine], dim=1)
+
+
+FRAME = Frame(stride=32, least=0, empty=0.0)
+
+
+@pytest.mark.parametrize("planes", [("axial",), ("coronal", "sagittal", "axial")])
+def test_every_voxel_gets_its_own_answer(planes: tuple[str, ...]) -> None:
+    volume = np.random.default_rng(1).random((17, 33, 21), np.float32)
+    told: list[str] = []
+    found = fuse.probabilities(
+        volume, Threshold(), planes, classes=2, frame=FRAME, told=told.append
+    )
+    np.testing.assert_allclose(found[0], volume > 0.5)
+    assert told == list(planes)
+
+
+def test_views_that_differ_are_averaged() -> None:
+    class Rows(Threshold):
+        def predict(self, slices: torch.Tensor) -> torch.Tensor:
+            spine = torch.full_like(slices, 0.9 if slices.shape[2] == 64 else 0.3)
+            return torch.cat([1 - spine, spine], dim=1)
+
+    volume = np.ones((20, 40, 20), np.float32)  # only A needs 64 rows
+    found = fuse.probabilities(
+        volume, Rows(), ("sagittal", "axial"), classes=2, frame=FRAME
+    )
+    assert found.unique().tolist() == pytest.approx([0.6])
+
+
+def test_box_holds_the_spine_and_saves_the_rest() -> None:
+    volume = np.full((120, 120, 60), 0.1, np.float32)
+    volume[55:70, 30:45, :] = 1.0
+    place = locate.box(volume, Threshold(), ("sagittal",), (1.5, 1.5, 1.5), FRAME)
+    inside = np.zeros(volume.shape, bool)
+    inside[place] = True
+    assert inside[volume > 0.5].all()
+    assert inside.mean() < 0.5
+    assert place[2] == slice(None)
+
+
+def test_box_is_everything_where_hardly_any_spine_is_seen() -> None:
+    volume = np.full((40, 40, 40), 0.1, np.float32)
+    volume[20, 20, 20] = 1.0
+    place = locate.box(volume, Threshold(), ("axial",), (1.5, 1.5, 1.5), FRAME)
+    assert place == (slice(None),) * 3

@@ -1,0 +1,117 @@
+"""Cases overlap, stay in order, and fail one by one."""
+
+import threading
+import time
+
+import pytest
+
+from engines import batch
+from engines.batch import Job, Steps
+from engines.errors import InputError
+from engines.results import CaseResult
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(f"case{i}", f"/in/{i}") for i in range(count)]
+
+
+def write(job: Job, done: str) -> CaseResult:
+    return job.done({"out": done}, {})
+
+
+STEPS: Steps[str, str] = Steps(
+    read=lambda job: job.name, work=lambda job, read: read.upper(), write=write
+)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_come_in_order(threads: int) -> None:
+    results = list(batch.run(jobs(7), STEPS, threads=threads))
+    assert [r.outputs["out"] for r in results] == [f"CASE{i}" for i in range(7)]
+    assert {r.status for r in results} == {"done"}
+
+
+@pytest.mark.parametrize("where", ["read", "work", "write"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("bad", hint="mend it"), "input"),
+        (ValueError("surprise"), "bug"),
+        (MemoryError(), "memory"),
+    ],
+)
+def test_one_bad_case_never_stops_the_others(
+    where: str, error: Exception, code: str
+) -> None:
+    def failing(job: Job, *_: object) -> str:
+        if job.name == "case1":
+            raise error
+        return job.name
+
+    def writing(job: Job, done: str) -> CaseResult:
+        failing(job)
+        return write(job, done)
+
+    steps: Steps[str, str] = Steps(
+        read=failing if where == "read" else STEPS.read,
+        work=failing if where == "work" else STEPS.work,
+        write=writing if where == "write" else write,
+    )
+    results = list(batch.run(jobs(3), steps, threads=2))
+    assert [r.status for r in results] == ["done", "failed", "done"]
+    assert results[1].error is not None
+    assert results[1].error.code == code
+
+
+def test_reading_the_next_overlaps_with_working() -> None:
+    reading, working = threading.Event(), threading.Event()
+
+    def read(job: Job) -> str:
+        if job.name == "case1":
+            reading.set()
+            assert working.wait(10)
+        return job.name
+
+    def work(job: Job, held: str) -> str:
+        if job.name == "case0":
+            assert reading.wait(10)
+            working.set()
+        return held
+
+    steps: Steps[str, str] = Steps(read, work, write)
+    results = list(batch.run(jobs(2), steps, threads=1))
+    assert [r.status for r in results] == ["done", "done"]
+
+
+def test_reading_ahead_is_bounded() -> None:
+    begun: list[str] = []
+
+    def read(job: Job) -> str:
+        begun.append(job.name)
+        return job.name
+
+    ahead: list[int] = []
+
+    def work(job: Job, held: str) -> str:
+        time.sleep(0.01)
+        ahead.append(len(begun) - len(ahead))
+        return held
+
+    list(batch.run(jobs(20), Steps(read, work, write), threads=2))
+    assert max(ahead) <= 4
+
+
+def test_finished_cases_are_told_before_an_interruption() -> None:
+    told: list[str] = []
+
+    def work(job: Job, held: str) -> str:
+        if job.name == "case2":
+            raise KeyboardInterrupt
+        return held
+
+    steps: Steps[str, str] = Steps(STEPS.read, work, write)
+    with pytest.raises(KeyboardInterrupt):
+        list(
+            batch.run(jobs(5), steps, threads=1, finished=lambda r: told.append(r.name))
+        )
+    assert told == ["case0", "case1"]

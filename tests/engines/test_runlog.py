@@ -1,0 +1,77 @@
+"""The record of a run survives, and decides what may be skipped."""
+
+import csv
+import json
+from pathlib import Path
+
+from engines.results import CaseResult, Note, Problem
+from engines.runlog import RunLog
+
+MADE = {"input_sha256": "a", "model_sha256": "b"}
+
+
+def done(folder: Path, name: str) -> CaseResult:
+    path = folder / f"{name}.nii.gz"
+    path.write_bytes(b"mask")
+    return CaseResult(
+        name,
+        f"/in/{name}",
+        "done",
+        {"spine": str(path)},
+        {"read": 1.25, "write": 0.5},
+        (Note("w", "look here"),),
+        details={"made_from": MADE},
+    )
+
+
+def test_records_of_earlier_runs_stay(tmp_path: Path) -> None:
+    first = RunLog(tmp_path, {"command": "one"})
+    first.add(done(tmp_path, "a"))
+    second = RunLog(tmp_path, {"command": "two"})
+    second.add(done(tmp_path, "b"))
+    second.finish(seconds=3)
+    record = json.loads((tmp_path / "spine-run.json").read_text())
+    assert [case["name"] for case in record["cases"]] == ["a", "b"]
+    assert (record["command"], record["seconds"]) == ("two", 3)
+
+
+def test_only_the_very_same_making_is_skipped(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, {})
+    log.add(done(tmp_path, "a"))
+    again = RunLog(tmp_path, {})
+    assert again.made_by("a", MADE) is not None
+    assert again.made_by("a", {**MADE, "model_sha256": "other"}) is None
+    assert again.made_by("b", MADE) is None
+    (tmp_path / "a.nii.gz").unlink()
+    assert again.made_by("a", MADE) is None
+
+
+def test_failed_cases_are_never_skipped(tmp_path: Path) -> None:
+    failed = CaseResult(
+        "a", "/in/a", "failed", error=Problem("x", "y"), details={"made_from": MADE}
+    )
+    RunLog(tmp_path, {}).add(failed)
+    assert RunLog(tmp_path, {}).made_by("a", MADE) is None
+
+
+def test_a_damaged_record_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "spine-run.json").write_text('{"cases": [')
+    log = RunLog(tmp_path, {})
+    assert log.made_by("a", MADE) is None
+    log.add(done(tmp_path, "a"))
+    assert json.loads((tmp_path / "spine-run.json").read_text())["cases"]
+
+
+def test_table_says_what_the_record_says(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, {})
+    log.add(done(tmp_path, "a"))
+    log.add(CaseResult("b", "/in/b", "failed", error=Problem("code", "why", "do this")))
+    log.finish()
+    with (tmp_path / "spine-run.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["name"], r["status"], r["seconds"]) for r in rows] == [
+        ("a", "done", "1.75"),
+        ("b", "failed", "0"),
+    ]
+    assert rows[0]["warnings"] == "look here"
+    assert (rows[1]["error"], rows[1]["hint"]) == ("code", "do this")

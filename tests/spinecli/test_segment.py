@@ -1,0 +1,493 @@
+"""``spine segment`` on real crops: what comes out, and what bad input does to it."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from typer.testing import CliRunner, Result
+
+from engines.networks import shelf
+from engines.volume import Volume
+from spinecli.app import app
+
+DATA = Path(__file__).parents[1] / "data"
+CROP = DATA / "tptbox_ct.nii.gz"
+MASK = "_seg-spine_msk.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a 36 x 47 x 36 piece of the real crop, quick to segment."""
+    whole = nib.load(CROP)
+    piece = whole.slicer[20:56, :, 20:56]
+    path = tmp_path_factory.mktemp("small") / "piece.nii.gz"
+    nib.save(piece, path)
+    return path
+
+
+def spine(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["segment", *map(str, arguments)])
+
+
+def spine_json(*arguments: object) -> tuple[int, dict[str, Any]]:
+    result = spine(*arguments, "--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+def no_leftovers(folder: Path) -> bool:
+    return not [p for p in folder.rglob("*") if p.name.startswith(".spine-part")]
+
+
+def test_mask_lies_on_the_scan_s_own_grid(small: Path, tmp_path: Path) -> None:
+    status, record = spine_json(small, "-o", tmp_path / "out")
+    assert status == 0
+    (case,) = record["cases"]
+    mask = nib.load(case["outputs"]["spine"])
+    scan = nib.load(small)
+    assert mask.shape == scan.shape
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    for code in ("qform_code", "sform_code", "pixdim", "xyzt_units"):
+        np.testing.assert_array_equal(mask.header[code], scan.header[code])
+    voxels = np.asarray(mask.dataobj)
+    assert voxels.dtype == np.uint8
+    assert set(np.unique(voxels)) == {0, 1}
+
+
+def test_shipped_model_finds_the_spine_of_a_real_scan(tmp_path: Path) -> None:
+    status, record = spine_json(CROP, "-o", tmp_path / "out")
+    assert status == 0
+    found = Volume.read(Path(record["cases"][0]["outputs"]["spine"])).voxels > 0
+    truth = Volume.read(DATA / "tptbox_seg-vert_msk.nii.gz").voxels > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
+
+
+def test_json_keeps_the_contract(small: Path, tmp_path: Path) -> None:
+    _, record = spine_json(small, "-o", tmp_path / "out")
+    assert {
+        "command", "version", "status", "exit_status", "warnings", "error",
+        "cases", "model", "backend", "device", "precision", "gate",
+    } <= set(record)  # fmt: skip
+    assert set(record["model"]) == {"name", "sha256"}
+    (case,) = record["cases"]
+    assert {
+        "name", "input", "status", "outputs", "seconds", "warnings", "error",
+    } <= set(case)  # fmt: skip
+    assert {"read", "segment", "write"} <= set(case["seconds"])
+
+
+def test_output_folder_holds_what_the_design_says(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert spine(small, "-o", out).exit_code == 0
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == [
+        "index.html",
+        "piece/piece_preview.png",
+        f"piece/piece{MASK}",
+        "spine-run.csv",
+        "spine-run.json",
+    ]
+    header = Volume.read(out / "piece" / f"piece{MASK}").provenance
+    run = json.loads((out / "spine-run.json").read_text())
+    assert header["model"]["sha256"] == run["model"]["sha256"]
+    assert header["labels"] == {"1": "spine"}
+    assert 'src="data:image/jpeg' in (out / "index.html").read_text()
+    assert "http" not in (out / "index.html").read_text()
+
+
+def test_same_input_same_bytes(small: Path, tmp_path: Path) -> None:
+    contents = []
+    for name in ("a", "b"):
+        assert spine(small, "-o", tmp_path / name).exit_code == 0
+        folder = tmp_path / name / "piece"
+        contents.append([p.read_bytes() for p in sorted(folder.iterdir())])
+    assert contents[0] == contents[1]
+
+
+def test_second_run_skips_what_is_done_and_redoes_what_changed(
+    small: Path, tmp_path: Path
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(small, scans / f"{name}.nii.gz")
+    assert spine(scans, "-o", out).exit_code == 0
+
+    def statuses(*options: object) -> dict[str, str]:
+        _, record = spine_json(scans, "-o", out, *options)
+        return {case["name"]: case["status"] for case in record["cases"]}
+
+    assert statuses() == {"a": "skipped", "b": "skipped"}
+    held = nib.load(small)
+    other = np.asarray(held.dataobj)[::-1].copy()
+    nib.save(nib.Nifti1Image(other, held.affine), scans / "a.nii.gz")
+    (out / "b" / f"b{MASK}").unlink()
+    assert statuses() == {"a": "done", "b": "done"}
+    assert statuses("--views", "axial") == {"a": "done", "b": "done"}
+    assert statuses("--views", "axial", "--overwrite") == {"a": "done", "b": "done"}
+
+
+def test_dry_run_writes_nothing(small: Path, tmp_path: Path) -> None:
+    status, record = spine_json(small, "-o", tmp_path / "out", "--dry-run")
+    assert status == 0
+    assert record["dry_run"] is True
+    assert record["cases"][0]["planned"] == "segment"
+    assert not (tmp_path / "out").exists()
+
+
+def test_include_and_exclude_choose_cases(small: Path, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        shutil.copy(small, tmp_path / f"{name}.nii.gz")
+    _, record = spine_json(
+        tmp_path, "-o", tmp_path / "out", "--dry-run",
+        "--include", "t*", "--exclude", "three",
+    )  # fmt: skip
+    assert [case["name"] for case in record["cases"]] == ["two"]
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_other_formats_give_the_same_mask(
+    suffix: str, small: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"piece{suffix}"
+    sitk.WriteImage(sitk.ReadImage(str(small)), str(path))
+    _, other = spine_json(path, "-o", tmp_path / "other")
+    _, first = spine_json(small, "-o", tmp_path / "first")
+    masks = [
+        Volume.read(Path(record["cases"][0]["outputs"]["spine"]))
+        for record in (other, first)
+    ]
+    np.testing.assert_array_equal(masks[0].voxels, masks[1].voxels)
+    np.testing.assert_allclose(masks[0].grid.affine, masks[1].grid.affine, atol=1e-4)
+
+
+# Bad input. Each builder turns a copy of the good scan into a bad one.
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _text(path: Path) -> None:
+    path.write_text("not an image at all\n" * 40)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _resaved(path: Path, change: Callable[[Any, Any], Any]) -> None:
+    held = nib.load(path)
+    image = change(np.asarray(held.dataobj), held.affine.copy())
+    nib.save(image, path)
+
+
+def _four_d(path: Path) -> None:
+    _resaved(path, lambda v, a: nib.Nifti1Image(np.stack([v, v], -1), a))
+
+
+def _one_slice(path: Path) -> None:
+    _resaved(path, lambda v, a: nib.Nifti1Image(v[:, :1], a))
+
+
+def _all_zero(path: Path) -> None:
+    _resaved(path, lambda v, a: nib.Nifti1Image(np.zeros_like(v), a))
+
+
+def _with_value(value: float) -> Callable[[Path], None]:
+    def change(voxels: Any, affine: Any) -> Any:
+        changed = voxels.astype(np.float32)
+        changed[3, 4, 5] = value
+        return nib.Nifti1Image(changed, affine)
+
+    return lambda path: _resaved(path, change)
+
+
+def _no_forms(path: Path) -> None:
+    def change(voxels: Any, affine: Any) -> Any:
+        image = nib.Nifti1Image(voxels, None)
+        image.header.set_zooms((1.5, 1.5, 1.5))
+        return image
+
+    _resaved(path, change)
+
+
+def _forms_disagree(path: Path) -> None:
+    def change(voxels: Any, affine: Any) -> Any:
+        image = nib.Nifti1Image(voxels, affine)
+        other = affine.copy()
+        other[2, 3] += 40
+        image.set_qform(other, 1)
+        return image
+
+    _resaved(path, change)
+
+
+def _sheared(path: Path) -> None:
+    def change(voxels: Any, affine: Any) -> Any:
+        affine[:3, 1] += 0.3 * affine[:3, 0]
+        image = nib.Nifti1Image(voxels, None)
+        image.set_sform(affine, 1)
+        return image
+
+    _resaved(path, change)
+
+
+def _pixdim(value: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        content[84:88] = np.float32(value).tobytes()
+        path.write_bytes(gzip.compress(content))
+
+    return damage
+
+
+def _rgb(path: Path) -> None:
+    def change(voxels: Any, affine: Any) -> Any:
+        kind = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+        return nib.Nifti1Image(np.zeros(voxels.shape, kind), affine)
+
+    _resaved(path, change)
+
+
+def _complex(path: Path) -> None:
+    _resaved(path, lambda v, a: nib.Nifti1Image(v.astype(np.complex64), a))
+
+
+def _eight_bit(path: Path) -> None:
+    def change(voxels: Any, affine: Any) -> Any:
+        grey = np.clip((voxels + 200) / 4, 0, 255).astype(np.uint8)
+        return nib.Nifti1Image(grey, affine)
+
+    _resaved(path, change)
+
+
+def _mr(path: Path) -> None:
+    def change(voxels: Any, affine: Any) -> Any:
+        signal_ = np.abs(600 - voxels.astype(np.int16)).astype(np.int16)
+        return nib.Nifti1Image(signal_, affine)
+
+    _resaved(path, change)
+
+
+BAD = {
+    "truncated": (_truncated, "unreadable", "piece"),
+    "text": (_text, "unreadable", "not a NIfTI file"),
+    "empty": (_empty, "unreadable", "0 bytes"),
+    "4d": (_four_d, "unsupported", "2 frames"),
+    "one-slice": (_one_slice, "unsupported", "one slice"),
+    "zero": (_all_zero, "intensity", "every voxel is 0"),
+    "nan": (_with_value(np.nan), "intensity", "1 of "),
+    "infinite": (_with_value(np.inf), "intensity", "1 of "),
+    "no-forms": (_no_forms, "geometry", "neither qform nor sform"),
+    "disagree": (_forms_disagree, "geometry", "disagree"),
+    "sheared": (_sheared, "geometry", "sheared by"),
+    "zero-spacing": (_pixdim(0), "geometry", "must be above zero"),
+    "negative-spacing": (_pixdim(-1.5), "geometry", "must be above zero"),
+    "rgb": (_rgb, "unsupported", "colour"),
+    "complex": (_complex, "unsupported", "complex"),
+    "8-bit": (_eight_bit, "modality", "8-bit"),
+    "mr": (_mr, "modality", "MR"),
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD))
+def test_bad_scan_is_named_and_the_good_one_finished(
+    kind: str, small: Path, tmp_path: Path
+) -> None:
+    damage, code, told = BAD[kind]
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    shutil.copy(small, scans / "good.nii.gz")
+    bad = scans / "a piece.nii.gz"
+    shutil.copy(small, bad)
+    damage(bad)
+
+    status, record = spine_json(scans, "-o", out)
+
+    assert status == 3
+    assert record["status"] == "partial"
+    cases = {case["name"]: case for case in record["cases"]}
+    assert cases["good"]["status"] == "done"
+    assert Path(cases["good"]["outputs"]["spine"]).is_file()
+    error = cases["a piece"]["error"]
+    assert error["code"] == code
+    assert told in error["message"]
+    assert error["hint"]
+    assert not list((out / "a piece").glob("*"))
+    assert no_leftovers(out)
+
+
+@pytest.mark.parametrize("kind", ["8-bit", "mr"])
+def test_force_goes_on_and_says_so(kind: str, small: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    shutil.copy(small, scan)
+    BAD[kind][0](scan)
+    status, record = spine_json(scan, "-o", tmp_path / "out", "--force")
+    assert status == 0
+    assert "modality" in [note["code"] for note in record["cases"][0]["warnings"]]
+
+
+def test_a_folder_without_scans_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "notes.txt").write_text("none here")
+    result = spine(tmp_path / "scans", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "no scans under" in result.stderr
+
+
+def test_a_missing_input_is_named_and_the_good_one_finished(
+    small: Path, tmp_path: Path
+) -> None:
+    status, record = spine_json(small, tmp_path / "gone.nii.gz", "-o", tmp_path / "o")
+    assert status == 3
+    codes = {c["name"]: (c["error"] or {}).get("code") for c in record["cases"]}
+    assert codes == {"piece": None, "gone": "not_found"}
+
+
+def test_output_that_is_a_file_is_an_error(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    before = (tmp_path / "out").read_text()
+    result = spine(small, "-o", tmp_path / "out" / "below", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["code"] == "output"
+    assert (tmp_path / "out").read_text() == before
+
+
+def test_two_inputs_of_one_name_are_refused_and_the_third_finished(
+    small: Path, tmp_path: Path
+) -> None:
+    for folder, name in (("a", "scan"), ("b", "scan"), ("b", "other")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        shutil.copy(small, tmp_path / folder / f"{name}.nii.gz")
+    status, record = spine_json(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "o")
+    assert status == 3
+    told = [(c["name"], c["status"]) for c in record["cases"]]
+    assert told == [("other", "done"), ("scan", "failed"), ("scan", "failed")]
+    message = record["cases"][1]["error"]["message"]
+    assert str(tmp_path / "a") in message
+    assert str(tmp_path / "b") in message
+    # below their common folder both have names of their own
+    _, record = spine_json(tmp_path, "-o", tmp_path / "o2", "--exclude", "o/*")
+    names = [c["name"] for c in record["cases"] if c["status"] == "done"]
+    assert names == ["a/scan", "b/other", "b/scan"]
+
+
+def test_blanks_and_foreign_letters_in_paths(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "Größe und 脊椎"
+    folder.mkdir()
+    shutil.copy(small, folder / "früh [1].nii.gz")
+    out = tmp_path / "aus gang"
+    result = spine(folder, "-o", out)
+    assert result.exit_code == 0
+    assert (out / "früh [1]" / f"früh [1]{MASK}").is_file()
+
+
+def test_a_symlink_loop_is_walked_once(small: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    (scans / "deep").mkdir(parents=True)
+    shutil.copy(small, scans / "deep" / "good.nii.gz")
+    (scans / "deep" / "back").symlink_to(scans)
+    (scans / "self.nii.gz").symlink_to(scans / "self.nii.gz")
+    status, record = spine_json(scans, "-o", tmp_path / "out")
+    assert status == 3
+    told = {c["name"]: c["status"] for c in record["cases"]}
+    assert told == {"deep/good": "done", "self": "failed"}
+
+
+def test_unknown_model_lists_the_known(small: Path, tmp_path: Path) -> None:
+    result = spine(small, "-o", tmp_path / "out", "--model", "unet-r43")
+    assert result.exit_code == 2
+    assert "no model is called 'unet-r43'" in result.stderr
+    assert "unet-r34" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_model_is_refused(small: Path, tmp_path: Path) -> None:
+    content = bytearray(shelf.locate("unet-r34").read_bytes())
+    content[-5000] ^= 4
+    model = tmp_path / "bad.safetensors"
+    model.write_bytes(content)
+    status, record = spine_json(small, "-o", tmp_path / "out", "--model", model)
+    assert status == 1
+    assert record["error"]["code"] == "model_file"
+    assert "hash" in record["error"]["message"]
+    assert not list(tmp_path.glob(f"out/**/*{MASK}"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "status"),
+    [("--views", "oblique", 2), ("--precision", "float8", 2), ("--device", "tpu", 1)],
+)
+def test_options_that_make_no_sense(
+    option: str, value: str, status: int, small: Path, tmp_path: Path
+) -> None:
+    result = spine(small, "-o", tmp_path / "out", option, value)
+    assert result.exit_code == status
+    assert value in result.stderr
+    assert "hint:" in result.stderr
+
+
+PROGRAM = (
+    "import resource, sys;"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+    "from spinecli.app import main; main()"
+)
+
+
+def test_a_full_disk_leaves_nothing_half_written(small: Path, tmp_path: Path) -> None:
+    """A limit on the size of a file makes its write fail as a full disk does."""
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [
+            sys.executable, "-c", PROGRAM.format(limit=1500),
+            "segment", str(small), "-o", str(out), "--json",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    record = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert record["status"] == "failed"
+    assert "cannot write" in done.stdout
+    assert not list(out.rglob(f"*{MASK}"))
+    assert no_leftovers(out)
+
+
+def test_ctrl_c_keeps_what_is_done(small: Path, tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for index in range(40):
+        shutil.copy(small, scans / f"scan{index:02d}.nii.gz")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "spinecli", "segment", str(scans), "-o", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob(f"*/*{MASK}")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    program.send_signal(signal.SIGINT)
+    _, told = program.communicate(timeout=120)
+    assert program.returncode == 130
+    assert "interrupted" in told
+    masks = list(out.glob(f"*/*{MASK}"))
+    assert 1 <= len(masks) < 40
+    assert all(Volume.read(path).voxels.any() for path in masks[:1])
+    assert no_leftovers(out)
+    record = json.loads((out / "spine-run.json").read_text())
+    assert {c["name"] for c in record["cases"]} == {p.parent.name for p in masks}
+    _, again = spine_json(scans, "-o", out, "--dry-run")
+    planned = [c for c in again["cases"] if c.get("planned") == "segment"]
+    assert len(planned) == 40 - len(masks)
