@@ -5,28 +5,16 @@ from typing import Annotated
 
 import typer
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Folder for the results; it is made if it does not exist.",
-        file_okay=False,
-        show_default=False,
-    ),
-]
-OptionalOutput = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="DIR",
-        help="Folder for the results; it is made if it does not exist.",
-        file_okay=False,
-        show_default=False,
-    ),
-]
+_OUTPUT = typer.Option(
+    "--output",
+    "-o",
+    metavar="DIR",
+    help="Folder for the results; it is made if it does not exist.",
+    file_okay=False,
+    show_default=False,
+)
+Output = Annotated[Path, _OUTPUT]
+OptionalOutput = Annotated[Path | None, _OUTPUT]
 Model = Annotated[
     str,
     typer.Option(

@@ -6,7 +6,7 @@ of the tensors, so that a damaged file is never used.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,18 @@ def load_model(path: Path) -> Model:
         msg = f"{path}: the weights do not fit {manifest.architecture!r}"
         raise ModelFileError(msg)
     return Model(manifest, network.float().eval(), sha256_of(path), path)
+
+
+def record_metrics(path: Path, rows: Sequence[Mapping[str, Any]]) -> Manifest:
+    """Write what was measured into a model file; its weights stay as they are.
+
+    Each row says ``metric``, ``value`` and the ``data`` it was measured on.
+    """
+    manifest = replace(read_manifest(path), metrics=tuple(rows))
+    tensors = safetensors.torch.load_file(path)
+    metadata = {METADATA_KEY: json.dumps(manifest.as_json(), sort_keys=True)}
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    return manifest
 
 
 def channel_plan(network: nn.Module) -> dict[str, tuple[int, int]]:

@@ -50,15 +50,8 @@ def prepare(scan: Volume, recipe: Recipe) -> Prepared:
     Raises:
         UnsupportedError: too few voxels to smooth.
     """
-    turned = reorient(scan, recipe.orientation)
-    grid = target_grid(turned.grid, recipe)
-    values = _on_grid(turned, grid)
-    if recipe.smoothing_mm:
-        values = _smoothed(values, recipe.smoothing_mm, grid)
-    if recipe.clamp:
-        values = intensity.clamp(values, recipe.clamp)
-    name = cast("Normalisation", recipe.normalisation)
-    values, line = intensity.normalise(values, name, recipe.clamp)
+    _, grid, values = on_recipe_grid(scan, recipe)
+    values, line = normalised(values, recipe)
     kept = {
         "shift": line.shift,
         "scale": line.scale,
@@ -82,6 +75,32 @@ def prepare(scan: Volume, recipe: Recipe) -> Prepared:
     }
     stored = _compact(values) if recipe.normalisation == "none" else values
     return Prepared(Volume(stored, grid, None, provenance), record)
+
+
+def on_recipe_grid(scan: Volume, recipe: Recipe) -> tuple[Grid, Grid, Floats]:
+    """Turn, resample and smooth a scan.
+
+    Returns:
+        the scan's own grid along the recipe's orientation, the recipe's grid, and
+        the values on it in the scan's units.
+
+    Raises:
+        UnsupportedError: too few voxels to smooth.
+    """
+    turned = reorient(scan, recipe.orientation)
+    grid = target_grid(turned.grid, recipe)
+    values = _on_grid(turned, grid)
+    if recipe.smoothing_mm:
+        values = _smoothed(values, recipe.smoothing_mm, grid)
+    return turned.grid, grid, values
+
+
+def normalised(values: Floats, recipe: Recipe) -> tuple[Floats, Line]:
+    """Clamp and normalise values; return them with the line that was used."""
+    if recipe.clamp:
+        values = intensity.clamp(values, recipe.clamp)
+    name = cast("Normalisation", recipe.normalisation)
+    return intensity.normalise(values, name, recipe.clamp)
 
 
 def prepare_mask(

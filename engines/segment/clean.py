@@ -38,14 +38,49 @@ def clean(probability: Tensor, spacing_mm: tuple[float, float, float]) -> Cleane
     closed on all sides are filled with the class around them.
     """
     spine = (probability.sum(dim=0) > 0.5).numpy()
-    parts, count = ndimage.label(spine, _TOUCHING)
-    if count == 0:
+    box = _around(spine, margin=2)
+    if box is None:
         return Cleaned(0, 0.0)
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    return _clean_box(probability[(slice(None), *box)], spine[box], spacing_mm)
+
+
+def parts_of_spine(
+    spine: NDArray[np.bool_], spacing_mm: tuple[float, ...], gap_mm: float
+) -> tuple[NDArray[np.integer], NDArray[np.float64], set[int]]:
+    """Tell the spine from islands.
+
+    Args:
+        spine: (R, A, S), not empty.
+        gap_mm: a component this close to the largest one, or to another that
+            belongs to it, belongs to it too.
+
+    Returns:
+        the components, numbered from 1; the volume in ml of each number; and the
+        numbers of those that are the spine.
+    """
+    parts, count = ndimage.label(spine, _TOUCHING)
     counts = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes_ml = counts.astype(np.float64) * voxel_ml
-    kept = _belonging(parts, sizes_ml, spacing_mm)
-    dropped = [i for i in range(1, count + 1) if i not in kept]
+    sizes_ml = (counts * (float(np.prod(spacing_mm)) / 1000)).astype(np.float64)
+    kept = {int(sizes_ml[1:].argmax()) + 1}
+    boxes = ndimage.find_objects(parts)
+    waiting = {i for i in range(1, len(sizes_ml)) if sizes_ml[i] >= LEAST_ML} - kept
+    latest = kept
+    while latest:
+        near = set()
+        for index in latest:
+            found = _near(parts, boxes[index - 1], index, spacing_mm, gap_mm)
+            near |= found & waiting
+        kept = kept | near
+        waiting -= near
+        latest = near
+    return parts, sizes_ml, kept
+
+
+def _clean_box(
+    probability: Tensor, spine: NDArray[np.bool_], spacing_mm: tuple[float, ...]
+) -> Cleaned:
+    parts, sizes_ml, kept = parts_of_spine(spine, spacing_mm, GAP_MM)
+    dropped = [i for i in range(1, len(sizes_ml)) if i not in kept]
     inside = np.isin(parts, sorted(kept))
     if dropped:
         near_kept = ndimage.binary_dilation(inside, _TOUCHING, iterations=2)
@@ -55,49 +90,45 @@ def clean(probability: Tensor, spacing_mm: tuple[float, float, float]) -> Cleane
     return Cleaned(len(dropped), largest)
 
 
-def _belonging(
-    parts: NDArray[np.integer],
-    sizes_ml: NDArray[np.float64],
-    spacing_mm: tuple[float, float, float],
-) -> set[int]:
-    kept = {int(sizes_ml[1:].argmax()) + 1}
-    boxes = ndimage.find_objects(parts)
-    waiting = {i for i in range(1, len(sizes_ml)) if sizes_ml[i] >= LEAST_ML} - kept
-    latest = kept
-    while latest:
-        near = set()
-        for index in latest:
-            near |= _near(parts, boxes[index - 1], index, spacing_mm) & waiting
-        kept |= near
-        waiting -= near
-        latest = near
-    return kept
-
-
 def _near(
     parts: NDArray[np.integer],
     box: tuple[slice, ...],
     index: int,
-    spacing_mm: tuple[float, float, float],
+    spacing_mm: tuple[float, ...],
+    gap_mm: float,
 ) -> set[int]:
-    """Return the components with a voxel within ``GAP_MM`` of component ``index``."""
-    wide = tuple(
-        slice(max(0, s.start - reach), s.stop + reach)
-        for s, reach in zip(
-            box, [int(np.ceil(GAP_MM / mm)) for mm in spacing_mm], strict=True
+    """Return the components with a voxel within ``gap_mm`` of component ``index``."""
+    reach = [int(np.ceil(gap_mm / mm)) for mm in spacing_mm]
+    around = parts[
+        tuple(
+            slice(max(0, side.start - far), side.stop + far)
+            for side, far in zip(box, reach, strict=True)
         )
-    )
-    around = parts[wide]
+    ]
     apart = ndimage.distance_transform_edt(around != index, sampling=spacing_mm)
-    return set(np.unique(around[apart <= GAP_MM]).tolist()) - {0, index}
+    return set(np.unique(around[apart <= gap_mm]).tolist()) - {0, index}
 
 
 def _fill(probability: Tensor, inside: NDArray[np.bool_]) -> None:
     holes = ndimage.binary_fill_holes(inside) & ~inside
-    if not holes.any():
+    box = _around(holes, margin=1)
+    if box is None:
         return
     nearest = ndimage.distance_transform_edt(
-        ~inside, return_distances=False, return_indices=True
+        holes[box], return_distances=False, return_indices=True
     )
-    at = tuple(torch.from_numpy(axis[holes]).long() for axis in nearest)
-    probability[:, torch.from_numpy(holes)] = probability[:, at[0], at[1], at[2]]
+    part = probability[(slice(None), *box)]
+    at = tuple(torch.from_numpy(axis[holes[box]]).long() for axis in nearest)
+    part[:, torch.from_numpy(holes[box])] = part[:, at[0], at[1], at[2]]
+
+
+def _around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, ...] | None:
+    """Return the box that holds ``mask`` and a margin, None if it is empty."""
+    limits = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        held = np.flatnonzero(mask.any(axis=others))
+        if not len(held):
+            return None
+        limits.append(slice(max(0, held[0] - margin), held[-1] + margin + 1))
+    return tuple(limits)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.runtimes.runtime import Runtime
-from engines.segment import slices, views
+from engines.segment import clean, slices, views
 from engines.segment.slices import Frame
 
 EVERY = 4
@@ -22,6 +22,9 @@ MARGIN_MM = 30.0
 
 SURE = 0.5
 """Probability that counts as spine here."""
+
+GAP_MM = 40.0
+"""Parts of the spine that look apart here are no farther apart than this."""
 
 LEAST_VOXELS = 400
 """With less spine than this in the slices looked at, the box is the whole scan."""
@@ -48,13 +51,18 @@ def box(
         seen[index] = found[:, 1:].sum(dim=1) > SURE
     if int(seen.sum()) < LEAST_VOXELS:
         return whole
-    turned = torch.movedim(seen, 0, views.NORMALS[view])
+    across = views.NORMALS[view]
+    steps = [EVERY if axis == across else 1 for axis in range(3)]
+    coarse_mm = tuple(mm * step for mm, step in zip(spacing_mm, steps, strict=True))
+    parts, _, kept = clean.parts_of_spine(
+        torch.movedim(seen, 0, across).numpy(), coarse_mm, GAP_MM
+    )
+    spine = np.isin(parts, sorted(kept))
     limits = []
     for axis in (0, 1):
-        step = EVERY if axis == views.NORMALS[view] else 1
-        others = [a for a in range(3) if a != axis]
-        held = np.flatnonzero(turned.numpy().any(axis=tuple(others))) * step
-        margin = round(MARGIN_MM / spacing_mm[axis]) + step
+        others = tuple(a for a in range(3) if a != axis)
+        held = np.flatnonzero(spine.any(axis=others)) * steps[axis]
+        margin = round(MARGIN_MM / spacing_mm[axis]) + steps[axis]
         start = max(0, int(held[0]) - margin)
         limits.append(slice(start, int(held[-1]) + margin + 1))
     return (limits[0], limits[1], slice(None))

@@ -14,21 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines import __version__, batch, geometry
-from engines.errors import SpineError
+from engines import __version__, batch
+from engines.errors import SettingsError, SpineError
 from engines.files import require_writable, sha256_of, write_bytes, write_text
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
-from engines.preprocess import intensity, orient, resample
+from engines.preprocess import orient
+from engines.preprocess import prepare as steps
 from engines.preprocess.checks import require_scan
 from engines.preprocess.modality import require_modality
 from engines.preprocess.recipe import Recipe
-from engines.preprocess.restore import to_hounsfield
+from engines.preprocess.restore import remaining, to_hounsfield
 from engines.report import page, pictures
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.runtimes.choose import Choice, choose
+from engines.runtimes.choose import PRECISIONS, Choice, choose
 from engines.runtimes.devices import pick
 from engines.scans import Found, find_scans, read_scan
 from engines.segment import clean, fuse, locate, native, slices, views
@@ -75,6 +76,11 @@ class SegmentSettings:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            msg = f"no precision is called {self.precision!r}"
+            raise SettingsError(msg, hint=f"Choose one of: {', '.join(PRECISIONS)}.")
+
 
 @dataclass(frozen=True, slots=True)
 class Segmented:
@@ -116,15 +122,10 @@ class Prepared:
 
 def prepare(scan: Volume, recipe: Recipe) -> Prepared:
     """Bring a scan to the recipe's grid and intensities."""
-    turned = orient.reorient(scan, recipe.orientation)
-    grid = _recipe_grid(turned.grid, recipe)
-    hu = resample.linear(turned.voxels, turned.grid, grid)
-    if recipe.smoothing_mm:
-        hu = intensity.smooth(hu, recipe.smoothing_mm, grid.spacing_mm)
-    clamped = intensity.clamp(hu, recipe.clamp) if recipe.clamp else hu
-    values, _ = intensity.normalise(clamped, recipe.normalisation, recipe.clamp)  # type: ignore[arg-type]
+    turned, grid, hu = steps.on_recipe_grid(scan, remaining(recipe, scan))
+    values, _ = steps.normalised(hu, recipe)
     light = scan.with_voxels(np.empty(0, scan.voxels.dtype))
-    return Prepared(light, turned.grid, grid, hu, values, float(values.min()))
+    return Prepared(light, turned, grid, hu, values, float(values.min()))
 
 
 def frame_for(model: Model, prepared: Prepared) -> slices.Frame:
@@ -269,13 +270,13 @@ class SegmentRun:
     def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
         by_name = {found.name: found for found in todo}
         jobs = [batch.Job(f.name, str(f.path), self.told) for f in todo]
-        steps = batch.Steps(
+        stages = batch.Steps(
             read=lambda job: self._read(job, by_name[job.name]),
             work=self._work,
             write=lambda job, done: self._write(job, done, by_name[job.name]),
         )
         yield from batch.run(
-            jobs, steps, threads=self.settings.threads, finished=self.log.add
+            jobs, stages, threads=self.settings.threads, finished=self.log.add
         )
 
     def _read(self, job: batch.Job, found: Found) -> Prepared:
@@ -349,7 +350,7 @@ class SegmentRun:
         if found.problem is not None:
             error = Problem.of(found.problem)
             return CaseResult(found.name, where, "failed", error=error)
-        if self.settings.overwrite:
+        if self.settings.overwrite or found.name not in self.log.earlier:
             return None
         record = self.log.made_by(found.name, self._fingerprint(found))
         if record is None:
@@ -400,17 +401,6 @@ def _note(job: batch.Job, done: Segmented) -> None:
             f"the largest {done.cleaned.largest_ml:.1f} ml"
         )
         job.notes.append(Note("islands_removed", told))
-
-
-def _recipe_grid(grid: Grid, recipe: Recipe) -> Grid:
-    if recipe.spacing_mm:
-        return geometry.resampled(grid, (recipe.spacing_mm,) * 3)
-    if recipe.size:
-        rows, columns = (0, 1) if recipe.modality == "ct" else (1, 2)
-        shape = list(grid.shape)
-        shape[rows] = shape[columns] = recipe.size
-        return geometry.resized(grid, (shape[0], shape[1], shape[2]))
-    return grid
 
 
 def _voxel_ml(grid: Grid) -> float:

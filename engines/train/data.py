@@ -19,6 +19,7 @@ from torch import Tensor
 from engines import geometry, labels
 from engines.errors import MaskError, TrainingError
 from engines.preprocess import intensity, recipe, resample
+from engines.preprocess import split as subjects
 from engines.preprocess.intensity import Line
 from engines.preprocess.orient import reorient
 from engines.train.losses import IGNORED
@@ -33,7 +34,6 @@ AIR_HU = -1024.0
 
 _IMAGE = re.compile(r"^(?P<name>.+)_(ct|mr)$")
 _MASK = re.compile(r"^(?P<name>.+?)(_(ct|mr))?_seg-(?P<kind>vert|spine|body)_msk$")
-_FRACTIONS = {"80/10/10": (0.8, 0.1), "80/20": (0.8, 0.2), "all": (1.0, 0.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Pair:
 
     @property
     def subject(self) -> str:
-        """The person: what stands before the first underscore of the name."""
-        return self.name.split("_")[0]
+        """The person, whose scans all go to the same part of a split."""
+        return subjects.subject_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,16 @@ def split_pairs(pairs: Sequence[Pair], split: str, seed: int) -> dict[str, list[
     Sources whose part is fixed go there; the others are dealt by ``split``, in an
     order that depends on ``seed`` and the subjects' names alone.
     """
-    dealt: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
-    fixed = {p.subject: p.source.part for p in pairs if p.source.part != "auto"}
-    free = sorted({p.subject for p in pairs} - set(fixed))
-    order = np.random.default_rng(seed).permutation(len(free))
-    train, val = _FRACTIONS[split]
-    first = max(1, round(train * len(free))) if free else 0
-    second = first + round(val * len(free))
-    for place, index in enumerate(order):
-        part = "train" if place < first else "val" if place < second else "test"
-        fixed[free[index]] = part
+    dealt: dict[str, list[Pair]] = {part: [] for part in subjects.PARTS}
+    place = {p.subject: p.source.part for p in pairs if p.source.part != "auto"}
+    free = sorted({p.subject for p in pairs} - set(place))
+    if split == "all":
+        place |= dict.fromkeys(free, "train")
+    else:
+        for part, names in subjects.deal(free, split, seed).items():
+            place |= dict.fromkeys(names, part)
     for pair in pairs:
-        dealt[fixed[pair.subject]].append(pair)
+        dealt[place[pair.subject]].append(pair)
     return dealt
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from engines import labels
 from engines.errors import SettingsError
-from engines.preprocess import recipe
+from engines.preprocess import recipe, split
 
 LOSSES = (
     "cross-entropy",
@@ -25,7 +25,7 @@ LOSSES = (
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "adamax")
 SCHEDULES = ("constant", "cosine")
 KINDS = ("scan", "bone", "labels")
-SPLITS = ("80/10/10", "80/20", "all")
+SPLITS = (*split.FRACTIONS, "all")
 VIEWS = ("axial", "sagittal", "coronal")
 PARTS = ("auto", "train", "val")
 

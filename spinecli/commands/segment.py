@@ -12,7 +12,7 @@ from spinecli import options, progress, render
 Scans = Annotated[
     list[Path],
     typer.Argument(
-        metavar="SCANS...",
+        metavar="SCANS",
         help="Scans and folders of scans: NIfTI, NRRD, MHA, DICOM series, mixed.",
         show_default=False,
     ),

@@ -372,9 +372,10 @@ def test_two_inputs_of_one_name_are_refused_and_the_third_finished(
         shutil.copy(small, tmp_path / folder / f"{name}.nii.gz")
     status, record = spine_json(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "o")
     assert status == 3
-    told = [(c["name"], c["status"]) for c in record["cases"]]
+    told = sorted((c["name"], c["status"]) for c in record["cases"])
     assert told == [("other", "done"), ("scan", "failed"), ("scan", "failed")]
-    message = record["cases"][1]["error"]["message"]
+    failed = [c for c in record["cases"] if c["status"] == "failed"]
+    message = failed[0]["error"]["message"]
     assert str(tmp_path / "a") in message
     assert str(tmp_path / "b") in message
     # below their common folder both have names of their own

@@ -9,7 +9,13 @@ from safetensors import safe_open
 from engines.errors import ModelFileError, UnknownModelError
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, shelf
-from engines.networks.manifest import Manifest, load_model, read_manifest, save_model
+from engines.networks.manifest import (
+    Manifest,
+    load_model,
+    read_manifest,
+    record_metrics,
+    save_model,
+)
 from engines.preprocess.recipe import RECIPES
 
 
@@ -62,6 +68,18 @@ def test_same_model_same_bytes(
     again = tmp_path / "again.safetensors"
     save_model(again, network, a_manifest())
     assert again.read_bytes() == saved.read_bytes()
+
+
+def test_metrics_are_recorded_without_touching_the_weights(
+    saved: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(saved.read_bytes())
+    row = {"metric": "Dice", "value": 0.9, "data": "one scan"}
+    record_metrics(path, [row])
+    model = load_model(path)
+    assert model.manifest.metrics == (row,)
+    assert model.manifest.tensors_sha256 == read_manifest(saved).tensors_sha256
 
 
 def test_a_flipped_bit_is_noticed(saved: Path, tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def test_box_holds_the_spine_and_saves_the_rest() -> None:
     assert place[2] == slice(None)
 
 
+def test_box_is_not_stretched_by_something_far_away() -> None:
+    volume = np.full((160, 120, 60), 0.1, np.float32)
+    volume[40:56, 30:45, :] = 1.0
+    volume[140:156, 100:116, :20] = 1.0
+    place = locate.box(volume, Threshold(), ("sagittal",), (1.5, 1.5, 1.5), FRAME)
+    assert place[0].stop < 100
+    assert place[1].stop < 80
+
+
 def test_box_is_everything_where_hardly_any_spine_is_seen() -> None:
     volume = np.full((40, 40, 40), 0.1, np.float32)
     volume[20, 20, 20] = 1.0

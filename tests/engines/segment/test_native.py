@@ -54,3 +54,11 @@ def test_the_most_probable_class_wins_against_the_background() -> None:
 def test_an_empty_map_is_empty() -> None:
     grid = a_grid((5, 5, 5), (1.0, 1.0, 1.0))
     assert not native.labels(torch.zeros(1, 5, 5, 5), grid, grid).any()
+
+
+def test_uncertain_voxels_are_marked_when_asked() -> None:
+    grid = a_grid((1, 1, 4), (1.0, 1.0, 1.0))
+    shares = torch.tensor([0.1, 0.3, 0.7, 0.95])[None, None, None]
+    found = native.labels(shares, grid, grid, mark_uncertain=True)
+    assert found.ravel().tolist() == [0, 255, 255, 1]
+    assert native.labels(shares, grid, grid).ravel().tolist() == [0, 0, 1, 1]
