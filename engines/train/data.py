@@ -22,6 +22,7 @@ from engines.preprocess import intensity, recipe, resample
 from engines.preprocess import split as subjects
 from engines.preprocess.intensity import Line
 from engines.preprocess.orient import reorient
+from engines.preprocess.prepare import normalised, target_grid
 from engines.train.losses import IGNORED
 from engines.train.settings import Source, TrainSettings
 from engines.volume import SUFFIXES, Volume, read_mask, stem_of
@@ -60,6 +61,7 @@ class Subject:
         shares: (V, I, J, K), how much of each voxel belongs to each of ``values``.
         values: the V class indices in view, ``IGNORED`` for what is not scored.
         spacing_mm: voxel size along (I, J, K).
+        seen_mm: voxel size that the recipe gives this scan, which the network sees.
         bone: (N, 3), voxel indices of up to 20,000 foreground voxels.
         line: the normalisation of this scan; None where each slice gets its own.
     """
@@ -70,6 +72,7 @@ class Subject:
     shares: Tensor
     values: tuple[int, ...]
     spacing_mm: tuple[float, float, float]
+    seen_mm: tuple[float, float, float]
     bone: NDArray[np.int32]
     line: Line | None
 
@@ -156,6 +159,7 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         shares,
         values,
         grid.spacing_mm,
+        target_grid(turned.grid, recipe.find(settings.recipe)).spacing_mm,
         bone[keep],
         line,
     )
@@ -235,6 +239,7 @@ def _load_image(
         raise MaskError(msg, hint="Resample the mask to its scan first.")
     turned = reorient(scan)
     values = resample.linear(turned.voxels, turned.grid, grid)
-    prepared = intensity.clamp(values, how.clamp) if how.clamp else values
-    line = intensity.normalise(prepared, how.normalisation, how.clamp)[1]  # type: ignore[arg-type]
+    if how.smoothing_mm:
+        values = intensity.smooth(values, how.smoothing_mm, grid.spacing_mm)
+    line = normalised(values, how)[1]
     return torch.from_numpy(np.maximum(values - AIR_HU, 0).astype(np.float32)), line

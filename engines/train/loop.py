@@ -26,6 +26,7 @@ from engines.files import replacing, require_writable, write_json, write_text
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, save_model
 from engines.preprocess import intensity, recipe
+from engines.preprocess.prepare import normalised
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
 from engines.train import augment, data, losses, sampling, synthesis
@@ -118,8 +119,7 @@ def slice_for(
     how = settings.augment
     recipe_row = recipe.find(settings.recipe)
     view = settings.views[int(rng.integers(len(settings.views)))]
-    spacing = recipe_row.spacing_mm or min(subject.spacing_mm)
-    pose = sampling.draw(subject, view, spacing, how, rng)
+    pose = sampling.draw(subject, view, how, rng)
     image, target = sampling.cut(subject, pose, size)
     spine = (target > 0) & (target != losses.IGNORED)
     if image is None:
@@ -139,9 +139,9 @@ def prepared(
     hu: NDArray[np.float32], subject: Subject, how: recipe.Recipe
 ) -> NDArray[np.float32]:
     """Return a slice as the network sees it, by the recipe and the scan's line."""
-    values = intensity.clamp(hu, how.clamp) if how.clamp else hu
     if subject.line is None:
-        return intensity.normalise(values, how.normalisation, how.clamp)[0]  # type: ignore[arg-type]
+        return normalised(hu, how)[0]
+    values = intensity.clamp(hu, how.clamp) if how.clamp else hu
     if how.normalisation == "maximum":
         values = np.maximum(values, 0)
     return subject.line.apply(values.astype(np.float32))
@@ -414,10 +414,9 @@ def _validation_slices(
     subject: Subject, settings: TrainSettings
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     how = recipe.find(settings.recipe)
-    spacing = how.spacing_mm or min(subject.spacing_mm)
     for view in settings.views:
         for share in np.linspace(0.1, 0.9, VALIDATION_SLICES):
-            pose = sampling.straight(subject, view, spacing, float(share))
+            pose = sampling.straight(subject, view, float(share))
             image, target = sampling.cut(subject, pose, settings.middle_patch)
             if image is not None:
                 yield prepared(image, subject, how), target

@@ -51,29 +51,28 @@ class Pose:
     turns: int = 0
 
 
-def draw(
-    subject: Subject, view: str, spacing_mm: float, how: Augment, rng: Generator
-) -> Pose:
+def draw(subject: Subject, view: str, how: Augment, rng: Generator) -> Pose:
     """Draw a pose for a training slice."""
     angles = np.clip(rng.normal(0, how.rotation_deg, 3), -25, 25)
     axes = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     axes = axes[:, VIEW_AXES[view]]
     if rng.random() < how.p_mirror:
         axes[0] *= -1  # right and left change places in every view
-    zoom = spacing_mm * how.scale ** rng.uniform(-1, 1)
+    zoom = how.scale ** rng.uniform(-1, 1)
+    rows_mm, columns_mm = _step_mm(subject, view)
     stretch = 1 + how.stretch * rng.uniform(-1, 1)
     thickness = rng.uniform(2, 6) if rng.random() < how.p_thick else 0.0
     return Pose(
         _centre(subject, rng),
         axes,
-        (zoom * stretch, zoom / stretch),
+        (rows_mm * zoom * stretch, columns_mm * zoom / stretch),
         rng.normal(0, how.warp_mm, (2, 6, 6)),
         thickness,
         int(rng.integers(1, 4)) if rng.random() < how.p_turn else 0,
     )
 
 
-def straight(subject: Subject, view: str, spacing_mm: float, share: float) -> Pose:
+def straight(subject: Subject, view: str, share: float) -> Pose:
     """Return the pose of an unaltered slice, ``share`` of the way through the bone."""
     rows, columns, normal = VIEW_AXES[view]
     low, high = subject.bone.min(axis=0), subject.bone.max(axis=0)
@@ -81,7 +80,7 @@ def straight(subject: Subject, view: str, spacing_mm: float, share: float) -> Po
     index[normal] = np.round(low[normal] + share * (high[normal] - low[normal]))
     axes = np.eye(3)[:, [rows, columns, normal]]
     centre = index * np.array(subject.spacing_mm)
-    return Pose(centre, axes, (spacing_mm, spacing_mm), np.zeros((2, 6, 6)))
+    return Pose(centre, axes, _step_mm(subject, view), np.zeros((2, 6, 6)))
 
 
 def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
@@ -102,6 +101,11 @@ def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
         target = np.rot90(target, pose.turns).copy()
         image = None if image is None else np.rot90(image, pose.turns).copy()
     return image, target
+
+
+def _step_mm(subject: Subject, view: str) -> tuple[float, float]:
+    rows, columns, _ = VIEW_AXES[view]
+    return subject.seen_mm[rows], subject.seen_mm[columns]
 
 
 def _centre(subject: Subject, rng: Generator) -> NDArray[np.float64]:

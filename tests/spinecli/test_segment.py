@@ -19,8 +19,10 @@ import SimpleITK as sitk
 from typer.testing import CliRunner, Result
 
 from engines.networks import shelf
+from engines.preprocess import orient
 from engines.volume import Volume
 from spinecli.app import app
+from tests import phantoms
 
 DATA = Path(__file__).parents[1] / "data"
 CROP = DATA / "tptbox_ct.nii.gz"
@@ -169,6 +171,20 @@ def test_other_formats_give_the_same_mask(
     ]
     np.testing.assert_array_equal(masks[0].voxels, masks[1].voxels)
     np.testing.assert_allclose(masks[0].grid.affine, masks[1].grid.affine, atol=1e-4)
+
+
+def test_a_dicom_series_gives_the_mask_of_the_nifti_file(
+    small: Path, tmp_path: Path
+) -> None:
+    phantoms.write_dicom(tmp_path / "series", Volume.read(small))
+    _, dicom = spine_json(tmp_path / "series", "-o", tmp_path / "dicom")
+    _, first = spine_json(small, "-o", tmp_path / "first")
+    one, other = (
+        orient.reorient(Volume.read(Path(record["cases"][0]["outputs"]["spine"])))
+        for record in (dicom, first)
+    )
+    np.testing.assert_array_equal(one.voxels, other.voxels)
+    np.testing.assert_allclose(one.grid.affine, other.grid.affine, atol=1e-3)
 
 
 # Bad input. Each builder turns a copy of the good scan into a bad one.
@@ -446,12 +462,18 @@ PROGRAM = (
 )
 
 
+HEEDING = (  # a test run in the background passes on that SIGINT is ignored
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from spinecli.app import main; main()"
+)
+
+
 def test_a_full_disk_leaves_nothing_half_written(small: Path, tmp_path: Path) -> None:
     """A limit on the size of a file makes its write fail as a full disk does."""
     out = tmp_path / "out"
     done = subprocess.run(
         [
-            sys.executable, "-c", PROGRAM.format(limit=1500),
+            sys.executable, "-c", PROGRAM.format(limit=200),
             "segment", str(small), "-o", str(out), "--json",
         ],
         capture_output=True, text=True, check=False,
@@ -470,7 +492,7 @@ def test_ctrl_c_keeps_what_is_done(small: Path, tmp_path: Path) -> None:
     for index in range(40):
         shutil.copy(small, scans / f"scan{index:02d}.nii.gz")
     program = subprocess.Popen(
-        [sys.executable, "-m", "spinecli", "segment", str(scans), "-o", str(out)],
+        [sys.executable, "-c", HEEDING, "segment", str(scans), "-o", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -111,7 +111,7 @@ def test_straight_slices_hold_the_scan_s_own_values() -> None:
     pairs = {p.name: p for p in data.find_pairs(DATA, settings)}
     subject = data.load(pairs["tptbox"], settings)
     assert subject.image is not None
-    pose = sampling.straight(subject, "sagittal", 1.5, 0.5)
+    pose = sampling.straight(subject, "sagittal", 0.5)
     image, target = sampling.cut(subject, pose, 31)
     assert image is not None
     low, high = subject.bone.min(axis=0), subject.bone.max(axis=0)
@@ -126,6 +126,31 @@ def test_straight_slices_hold_the_scan_s_own_values() -> None:
         np.testing.assert_allclose(image, inner, atol=1e-2)
     assert np.isin(target, [0, 1]).all()
     assert target.any()
+
+
+@pytest.mark.parametrize("name", ["linknet-2025", "deeplab-unet-2025"])
+def test_slices_are_prepared_as_segment_prepares_scans(name: str) -> None:
+    """A slice through a voxel centre of a recipe's grid, against the whole scan."""
+    from engines.preprocess.recipe import RECIPES
+    from engines.segment.segment import prepare
+    from engines.volume import Volume
+
+    settings = replace(TINY, recipe=name)
+    pairs = {p.name: p for p in data.find_pairs(DATA, settings)}
+    subject = data.load(pairs["tptbox"], settings)
+    whole = prepare(Volume.read(DATA / "tptbox_ct.nii.gz"), RECIPES[name])
+    np.testing.assert_allclose(subject.seen_mm, whole.grid.spacing_mm)
+    pose = replace(
+        sampling.straight(subject, "axial", 0.5),
+        centre_mm=(np.array(subject.shape) - 1) / 2 * subject.spacing_mm,
+    )
+    image, _ = sampling.cut(subject, pose, 128)
+    assert image is not None
+    cut = loop.prepared(image, subject, RECIPES[name])
+    middle = whole.values.shape[2] // 2
+    seen = whole.values[64:-64, 64:-64, middle]
+    assert np.corrcoef(cut.ravel(), seen.ravel())[0, 1] > 0.98
+    assert abs(float(cut.mean() - seen.mean())) < 0.02
 
 
 def test_a_slice_follows_its_seed_alone() -> None:
@@ -167,7 +192,9 @@ def test_unlabelled_ends_are_not_scored(tmp_path: Path) -> None:
     mask = np.zeros((30, 8, 8), np.uint8)
     for start, label in ((2, 20), (12, 21), (22, 22)):
         mask[start : start + 6, 2:6, 2:6] = label
-    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "a_seg-vert_msk.nii.gz")
+    nib.save(
+        nib.Nifti1Image(mask, np.diag([2, 2, 2, 1])), tmp_path / "a_seg-vert_msk.nii.gz"
+    )
     source = Source(path=".", kind="labels", part="train", unlabelled_ends=True)
     settings = replace(TINY, sources=(source,))
     (pair,) = data.find_pairs(tmp_path, settings)
@@ -180,7 +207,7 @@ def test_unlabelled_ends_are_not_scored(tmp_path: Path) -> None:
 
 def test_split_is_by_subject_and_seed() -> None:
     pairs = [
-        data.Pair(f"sub{i:02d}_{part}", Source(path="."), None, Path("x"))
+        data.Pair(f"sub-{i:02d}_ses-{part}", Source(path="."), None, Path("x"))
         for i in range(10)
         for part in ("a", "b")
     ]
