@@ -23,7 +23,10 @@ def vary(hu: Image, target: Target, how: Augment, rng: Generator) -> Image:
         hard = spine | (hu > 130) | (hu < -150)
         synthesis.vessels(hu, ndimage.binary_dilation(hard), rng)
     if rng.random() < how.p_coarse:
-        hu = _coarse(hu, rng)
+        hu = _coarse(hu, int(rng.integers(2)), rng.uniform(1.5, 3.4), rng)
+    if rng.random() < how.p_low:
+        step = rng.uniform(1.2, 2.3)
+        hu = _coarse(_coarse(hu, 0, step, rng), 1, step, rng)
     if rng.random() < how.p_blur:
         hu = _kernel(hu, rng)
     if rng.random() < how.p_noise:
@@ -65,10 +68,8 @@ def _density(hu: Image, spine: NDArray[np.bool_], rng: Generator) -> Image:
     return mixed
 
 
-def _coarse(hu: Image, rng: Generator) -> Image:
-    """Blur along one axis and keep only every few rows, as thick slices do."""
-    step = rng.uniform(1.5, 3.4)
-    axis = int(rng.integers(2))
+def _coarse(hu: Image, axis: int, step: float, rng: Generator) -> Image:
+    """Blur along an axis and keep one row in ``step``, as thick slices do."""
     blurred = ndimage.uniform_filter1d(hu, max(2, round(step)), axis=axis)
     size = hu.shape[axis]
     kept = np.arange(rng.uniform(0, step), size, step)

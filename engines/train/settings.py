@@ -73,6 +73,7 @@ class Augment:
         p_crop: a narrow field of view; what lies outside is not scored.
         p_thick: a thick slice, the mean of parallel planes.
         p_coarse: thick slices across the plane, by blurring one in-plane axis.
+        p_low: large voxels, by doing so along both axes.
         p_density: other bone density.
         p_vessels: contrast-filled and calcified vessels added.
         p_blur: other reconstruction kernel, softer or sharper.
@@ -90,6 +91,7 @@ class Augment:
     p_crop: float = 0.5
     p_thick: float = 0.25
     p_coarse: float = 0.3
+    p_low: float = 0.15
     p_density: float = 0.4
     p_vessels: float = 0.35
     p_blur: float = 0.4
