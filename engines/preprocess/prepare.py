@@ -157,7 +157,7 @@ def _modality(scan: Volume, recipe: Recipe) -> str:
 def _on_grid(turned: Volume, grid: Grid) -> Floats:
     if grid.matches(turned.grid):
         return turned.voxels.astype(np.float32)
-    return resample.linear(turned.voxels, turned.grid, grid)
+    return resample.cubic(turned.voxels, turned.grid, grid)
 
 
 def _smoothed(values: Floats, sigma_mm: float, grid: Grid) -> Floats:

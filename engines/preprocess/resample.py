@@ -1,10 +1,11 @@
 """Resampling between grids that share their axes, one small matrix per axis.
 
-Because both grids run along the same axes, three-dimensional linear interpolation
-is the product of three one-dimensional ones. Going to larger voxels, the kernel is
+Because both grids run along the same axes, three-dimensional interpolation is the
+product of three one-dimensional ones. Going to larger voxels, the kernel is
 widened to the new voxel size, so that nothing is skipped between samples.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,40 @@ SLAB_VOXELS = 1 << 25
 """Voxels held as float32 at a time, 128 MiB."""
 
 
+CUBIC = -0.75
+"""Sharpness of the cubic kernel, the value that image libraries use."""
+
+Weigh = Callable[[NDArray[np.float64], int], Tensor]
+
+
 def linear(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float32]:
-    """Interpolate ``voxels`` (I, J, K) from ``source`` to ``target``.
+    """Interpolate masks, or probabilities, (I, J, K), from ``source`` to ``target``.
 
     Beyond the outermost voxel centres the outermost value is repeated.
 
     Raises:
         ValueError: the grids do not run along the same axes.
     """
-    first, second, third = matrices(source, target)
+    return _separable(voxels, source, target, _linear_weights)
+
+
+def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float32]:
+    """Interpolate a scan (I, J, K) from ``source`` to ``target``.
+
+    Along axes that get smaller voxels by cubic convolution (Keys 1981), which blurs
+    thick slices less; along the others as ``linear`` does. Beyond the outermost
+    voxel centres the outermost value is repeated.
+
+    Raises:
+        ValueError: the grids do not run along the same axes.
+    """
+    return _separable(voxels, source, target, _cubic_weights)
+
+
+def _separable(
+    voxels: NDArray[Any], source: Grid, target: Grid, weigh: Weigh
+) -> NDArray[np.float32]:
+    first, second, third = matrices(source, target, weigh)
     shape = (source.shape[0], target.shape[1], target.shape[2])
     between = torch.empty(shape, dtype=torch.float32)
     step = max(1, SLAB_VOXELS // max(1, source.shape[1] * source.shape[2]))
@@ -50,10 +76,20 @@ def nearest(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     return picked
 
 
-def matrices(source: Grid, target: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """Return per axis the (target, source) weights of linear interpolation."""
+def _linear_weights(place: NDArray[np.float64], size: int) -> Tensor:
+    step = float(place[1] - place[0]) if len(place) > 1 else 1.0
+    width = max(1.0, step)
+    inside = np.clip(place, 0, size - 1)
+    apart = np.abs(inside[:, None] - np.arange(size)[None, :])
+    return _summing_to_one(np.clip(1 - apart / width, 0, None))
+
+
+def matrices(
+    source: Grid, target: Grid, weigh: Weigh = _linear_weights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return per axis the (target, source) weights of interpolation."""
     first, second, third = (
-        _weights(place, n)
+        weigh(place, n)
         for place, n in zip(positions(source, target), source.shape, strict=True)
     )
     return first, second, third
@@ -76,11 +112,22 @@ def positions(source: Grid, target: Grid) -> list[NDArray[np.float64]]:
     ]
 
 
-def _weights(place: NDArray[np.float64], size: int) -> Tensor:
-    step = float(place[1] - place[0]) if len(place) > 1 else 1.0
-    width = max(1.0, step)
+def _cubic_weights(place: NDArray[np.float64], size: int) -> Tensor:
+    if len(place) < 2 or place[1] - place[0] >= 1 or size < 2:
+        return _linear_weights(place, size)
     inside = np.clip(place, 0, size - 1)
-    apart = np.abs(inside[:, None] - np.arange(size)[None, :])
-    weight = np.clip(1 - apart / width, 0, None)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return torch.from_numpy(weight.astype(np.float32))
+    first = np.floor(inside).astype(int)
+    weight = np.zeros((len(place), size))
+    for offset in range(-1, 3):
+        x = np.abs(inside - (first + offset))
+        near = (CUBIC + 2) * x**3 - (CUBIC + 3) * x**2 + 1
+        far = CUBIC * (x**3 - 5 * x**2 + 8 * x - 4)
+        share = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+        at = np.clip(first + offset, 0, size - 1)
+        np.add.at(weight, (np.arange(len(place)), at), share)
+    return _summing_to_one(weight)
+
+
+def _summing_to_one(weight: NDArray[np.float64]) -> Tensor:
+    shares = weight / weight.sum(axis=1, keepdims=True)
+    return torch.from_numpy(shares.astype(np.float32))

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -154,3 +155,39 @@ def _ramp(grid: Grid) -> NDArray[Any]:
 def _same(scan: Volume, turned: Volume, before: int, after: int) -> bool:
     one, other = scan.grid.affine[:3, before], turned.grid.affine[:3, after]
     return bool(np.allclose(np.abs(one), np.abs(other)))
+
+
+def test_cubic_is_what_torch_calls_bicubic() -> None:
+    source = Grid((9, 7, 8), np.diag([3.0, 3.0, 3.0, 1.0]))
+    target = geometry.resized(source, (18, 14, 8))
+    values = np.random.default_rng(2).normal(size=source.shape).astype(np.float32)
+
+    found = resample.cubic(values, source, target)
+
+    planes = torch.from_numpy(values).movedim(2, 0)[:, None]
+    expected = torch.nn.functional.interpolate(
+        planes, (18, 14), mode="bicubic", align_corners=False
+    )
+    inner = (slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(
+        found[inner], expected[:, 0].movedim(0, 2).numpy()[inner], atol=1e-5
+    )
+
+
+def test_cubic_averages_where_voxels_grow() -> None:
+    source = Grid((20, 20, 20), np.eye(4))
+    target = geometry.resampled(source, (2.0, 2.5, 4.0))
+    values = np.random.default_rng(3).normal(size=source.shape)
+
+    np.testing.assert_allclose(
+        resample.cubic(values, source, target), resample.linear(values, source, target)
+    )
+
+
+def test_cubic_keeps_a_constant_up_to_the_edge() -> None:
+    source = Grid((5, 6, 7), np.diag([4.0, 3.0, 2.0, 1.0]))
+    target = geometry.resampled(source, (1.0, 1.0, 1.0))
+
+    found = resample.cubic(np.full(source.shape, 7), source, target)
+
+    np.testing.assert_allclose(found, 7, rtol=1e-5)
