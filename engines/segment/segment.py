@@ -33,6 +33,7 @@ from engines.runtimes.choose import PRECISIONS, Choice, choose
 from engines.runtimes.devices import pick
 from engines.scans import Found, find_scans, read_scan
 from engines.segment import clean, fuse, locate, native, slices, views
+from engines.segment.native import UNCERTAIN
 from engines.volume import Volume, write_nifti
 
 MASK_SUFFIX = "_seg-spine_msk.nii.gz"
@@ -325,7 +326,8 @@ class SegmentRun:
             write_nifti(mask, done.labels, prepared.scan, self._provenance())
             colours = COLOURS if len(self.manifest.classes) > 2 else {1: COLOURS[3]}
             write_bytes(preview, pictures.preview(done.hu, done.shown, colours))
-        volume_ml = np.count_nonzero(done.labels) * _voxel_ml(prepared.scan.grid)
+        found_voxels = np.count_nonzero((done.labels > 0) & (done.labels != UNCERTAIN))
+        volume_ml = found_voxels * _voxel_ml(prepared.scan.grid)
         details = {
             "made_from": self._fingerprint(found),
             "volume_ml": round(float(volume_ml), 2),

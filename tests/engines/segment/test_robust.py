@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from engines import geometry
 from engines.preprocess import orient, resample
-from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.preprocess.recipe import RECIPES
+from engines.segment.segment import SegmentRun, SegmentSettings, prepare
 from engines.volume import Volume
+from tests import phantoms
 
 CROP = Path(__file__).parents[2] / "data" / "tptbox_ct.nii.gz"
 TRUTH = CROP.with_name("tptbox_seg-vert_msk.nii.gz")
@@ -104,3 +106,12 @@ def test_voxel_size_changes_little(
 def test_narrow_field_of_view_changes_little(masks: dict[str, Volume]) -> None:
     first = masks["RAS"].voxels[12:-12, 10:-5, 4:-4] > 0
     assert dice(masks["narrow"].voxels > 0, first) >= 0.95
+
+
+@pytest.mark.parametrize("codes", phantoms.ORIENTATIONS)
+def test_every_orientation_looks_the_same_to_the_network(codes: str) -> None:
+    scan = Volume.read(CROP)
+    recipe = RECIPES["spine-ct"]
+    first, turned = prepare(scan, recipe), prepare(orient.reorient(scan, codes), recipe)
+    np.testing.assert_array_equal(turned.values, first.values)
+    np.testing.assert_allclose(turned.grid.affine, first.grid.affine, atol=1e-4)
