@@ -105,9 +105,9 @@ def train(
         msg = "the split leaves no scan to train on"
         raise TrainingError(msg, hint="Add scans or choose another --split.")
     validation = [data.load(pair, settings) for pair in dealt["val"]]
+    trainer = _Trainer(settings, subjects, validation, run, resume=resume)
     write_json(run / "settings.json", settings.as_json())
     write_json(run / "split.json", data.split_record(dealt, settings.seed))
-    trainer = _Trainer(settings, subjects, validation, run, resume=resume)
     provenance = _provenance(settings, dealt, command)
     yield from trainer.run(provenance)
 

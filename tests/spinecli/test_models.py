@@ -1,0 +1,58 @@
+"""``spine models``: what is there, in a table and in JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from spinecli.app import app
+
+KEYS = {
+    "name", "architecture", "path", "sha256", "classes", "modality", "views",
+    "parameters", "gflop_per_slice", "size_bytes", "licence", "accuracy", "parent",
+}  # fmt: skip
+
+
+def test_json_keeps_the_contract() -> None:
+    done = CliRunner().invoke(app, ["models", "--json"])
+    assert done.exit_code == 0
+    models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
+    shipped = models["unet-r34"]
+    assert set(shipped) >= KEYS
+    assert shipped["classes"] == {"background": 0, "spine": 1}
+    assert shipped["licence"] == "CC-BY-SA-4.0"
+    assert shipped["parameters"]["trainable"] == 24_430_242
+    assert shipped["size_bytes"] < 50_000_000
+    assert all({"metric", "value", "data"} <= set(row) for row in shipped["accuracy"])
+    assert all(source["licence"] for source in shipped["training"]["sources"])
+
+
+def test_table_names_the_shipped_model() -> None:
+    done = CliRunner().invoke(app, ["models"])
+    assert done.exit_code == 0
+    assert "unet-r34" in done.stdout
+
+
+def test_one_model_is_shown_whole() -> None:
+    done = CliRunner().invoke(app, ["models", "unet-r34"])
+    assert done.exit_code == 0
+    assert "sha256: " in done.stdout
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    done = CliRunner().invoke(app, ["models", "nothing"])
+    assert done.exit_code == 2
+    assert "unet-r34" in done.stderr
+
+
+def test_a_damaged_file_is_named_and_the_others_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.safetensors").write_text("no")
+    monkeypatch.setenv("SPINE_MODELS", str(tmp_path))
+    done = CliRunner().invoke(app, ["models", "--json"])
+    record = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert "broken" in record["warnings"][0]["message"]
+    assert {model["name"] for model in record["models"]} == {"broken", "unet-r34"}

@@ -1,0 +1,94 @@
+"""``spine train`` from the shell: a model that segments, and refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from spinecli.app import app
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def spine(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def crop(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("tptbox_ct", "tptbox_seg-vert_msk"):
+        shutil.copy(DATA / f"{name}.nii.gz", folder)
+    return folder
+
+
+def test_a_trained_model_segments(crop: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "small.toml"
+    settings.write_text("batch = 1\npatches = [64]\nviews = ['sagittal']\n")
+    run = tmp_path / "run"
+    done = spine(
+        "train", "--data", crop, "-o", run, "--settings", settings,
+        "--steps", 2, "--name", "mine", "--split", "all", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["last"]["step"] == 2
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint.pt",
+        "curve.csv",
+        "curve.png",
+        "mine.safetensors",
+        "settings.json",
+        "split.json",
+    ]
+    model = run / "mine.safetensors"
+    shown = json.loads(spine("models", model, "--json").stdout)["models"][0]
+    assert (shown["name"], shown["views"]) == ("mine", ["sagittal"])
+    out = tmp_path / "out"
+    assert spine("segment", crop, "-o", out, "--model", model).exit_code == 0
+
+
+def test_a_training_of_other_settings_is_left_as_it_was(
+    crop: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "small.toml"
+    settings.write_text("batch = 1\npatches = [64]\nsteps = 1\nsplit = 'all'\n")
+    run = tmp_path / "run"
+    options = ("train", "--data", crop, "-o", run, "--settings", settings)
+    assert spine(*options).exit_code == 0
+    before = (run / "settings.json").read_text()
+    refused = spine(*options, "--loss", "dice")
+    assert refused.exit_code == 2
+    assert "other settings" in refused.stderr
+    assert (run / "settings.json").read_text() == before
+    assert spine(*options, "--loss", "dice", "--restart").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "told"),
+    [
+        (("--loss", "hinge"), 2, "loss cannot be 'hinge'"),
+        (("--network", "unet-r35"), 2, "unet-r35"),
+        (("--recipe", "none"), 2, "recipe cannot be 'none'"),
+        (("--scheme", "binary"), 1, "in the scheme 'binary'"),
+        (("--steps", "0"), 2, "greater than"),
+    ],
+)
+def test_nonsense_is_refused(
+    options: tuple[str, ...], status: int, told: str, crop: Path, tmp_path: Path
+) -> None:
+    result = spine(
+        "train", "--data", crop, "-o", tmp_path / "run", "--split", "all", *options
+    )
+    assert result.exit_code == status
+    assert told in result.stderr
+
+
+def test_a_folder_without_masks_is_an_error(tmp_path: Path) -> None:
+    shutil.copy(DATA / "tptbox_ct.nii.gz", tmp_path)
+    result = spine("train", "--data", tmp_path, "-o", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "no image with a mask" in result.stderr
