@@ -66,3 +66,26 @@ def box(
         start = max(0, int(held[0]) - margin)
         limits.append(slice(start, int(held[-1]) + margin + 1))
     return (limits[0], limits[1], slice(None))
+
+
+def outgrown(spine: NDArray[np.bool_], place: Box, margin_voxels: int) -> Box | None:
+    """Return a wider box where ``spine`` (R, A, S) reaches the side of ``place``.
+
+    The side of the scan itself counts for nothing. None when the box was wide enough.
+    """
+    wider = []
+    for axis in (0, 1):
+        size = spine.shape[axis]
+        start, stop, _ = place[axis].indices(size)
+        others = tuple(a for a in range(3) if a != axis)
+        held = np.asarray(spine.any(axis=others))
+        if start > 0 and held[start : start + 2].any():
+            start = max(0, start - margin_voxels)
+        if stop < size and held[stop - 2 : stop].any():
+            stop = min(size, stop + margin_voxels)
+        wider.append(slice(start, stop))
+    same = all(
+        new.indices(n)[:2] == old.indices(n)[:2]
+        for new, old, n in zip(wider, place, spine.shape, strict=False)
+    )
+    return None if same else (wider[0], wider[1], slice(None))

@@ -167,14 +167,20 @@ def segment_prepared(
         frame,
     )
     probability = torch.zeros((model.classes - 1, *prepared.grid.shape))
-    probability[(slice(None), *box)] = fuse.probabilities(
-        prepared.values[box],
-        choice.runtime,
-        planes,
-        classes=model.classes,
-        frame=frame,
-        told=told,
-    )
+    wider: locate.Box | None = box
+    while wider is not None:
+        box = wider
+        probability[(slice(None), *box)] = fuse.probabilities(
+            prepared.values[box],
+            choice.runtime,
+            planes,
+            classes=model.classes,
+            frame=frame,
+            told=told,
+        )
+        spine = (probability.sum(dim=0) > locate.SURE).numpy()
+        margin = round(locate.MARGIN_MM / min(prepared.grid.spacing_mm))
+        wider = locate.outgrown(spine, box, margin)
     cleaned = clean.clean(probability, prepared.grid.spacing_mm)
     told("native")
     turned = native.labels(

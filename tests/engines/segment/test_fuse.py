@@ -74,3 +74,15 @@ def test_box_is_everything_where_hardly_any_spine_is_seen() -> None:
     volume[20, 20, 20] = 1.0
     place = locate.box(volume, Threshold(), ("axial",), (1.5, 1.5, 1.5), FRAME)
     assert place == (slice(None),) * 3
+
+
+def test_a_box_that_cuts_the_spine_is_widened_and_no_other() -> None:
+    spine = np.zeros((40, 60, 10), bool)
+    spine[12:20, 20:41, :] = True
+    place = (slice(5, 30), slice(10, 40), slice(None))
+    wider = locate.outgrown(spine, place, 10)
+    assert wider == (slice(5, 30), slice(10, 50), slice(None))
+    assert locate.outgrown(spine, wider, 10) is None
+    whole = (slice(None), slice(None), slice(None))
+    spine[:] = True
+    assert locate.outgrown(spine, whole, 10) is None
