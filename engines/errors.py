@@ -7,9 +7,13 @@ SpineError
 │   ├── UnsupportedError     a sound file that no spine can be read from
 │   │   └── MissingDecoderError   compressed DICOM that needs another package
 │   ├── GeometryError        the header does not say where the voxels are
-│   │   ├── SeriesGapError        DICOM slices are missing or unevenly spaced
+│   │   ├── TiltError             DICOM slices are stacked sideways
+│   │   ├── SeriesGapError        DICOM slices are missing
+│   │   ├── UnevenSlicesError     DICOM slices are unevenly spaced
+│   │   ├── FewSlicesError        too few DICOM slices for a volume
 │   │   ├── DuplicateSliceError   DICOM slices that lie at the same place
 │   │   └── MixedSeriesError      DICOM slices that do not belong together
+│   ├── RescaleError         DICOM slices disagree on what their values mean
 │   ├── IntensityError       the voxel values cannot be an intact scan
 │   ├── ModalityError        the values are not those the model was trained on
 │   ├── NameClashError       two inputs would write the same files
@@ -89,21 +93,51 @@ class GeometryError(InputError):
     hint = "Convert the scan again from its DICOM series."
 
 
+class TiltError(GeometryError):
+    """Slices of a DICOM series are stacked sideways: gantry tilt, or a shift."""
+
+    code = "gantry_tilt"
+    hint = "'spine convert --fix-tilt' shears it to right angles."
+
+
 class SeriesGapError(GeometryError):
-    """Slices of a DICOM series are missing or unevenly spaced.
+    """Slices of a DICOM series are missing.
 
     Interpolating over a gap would invent anatomy, so reading refuses.
     """
 
     code = "series_gap"
-    hint = "Export the series again and compare the slice count with the scanner's."
+    hint = (
+        "Export the series again and compare the slice count with the scanner's; "
+        "'spine convert --allow-gaps' fills gaps by interpolation."
+    )
+
+
+class UnevenSlicesError(GeometryError):
+    """Slices of a DICOM series are unevenly spaced."""
+
+    code = "uneven_slices"
+    hint = "'spine convert --regrid' interpolates them to even steps."
+
+
+class FewSlicesError(GeometryError):
+    """Too few DICOM slices to tell their step from a gap."""
+
+    code = "too_few_slices"
+    hint = (
+        "Export the whole series; 'spine convert --allow-few-slices' takes the "
+        "distance between the two for the step."
+    )
 
 
 class DuplicateSliceError(GeometryError):
     """Slices of a DICOM series lie at the same place."""
 
     code = "duplicate_slices"
-    hint = "Keep one phase, echo or copy of the series in its folder."
+    hint = (
+        "Keep one phase, echo or copy of the series; 'spine convert --duplicates "
+        "first' keeps the first of each."
+    )
 
 
 class MixedSeriesError(GeometryError):
@@ -111,6 +145,13 @@ class MixedSeriesError(GeometryError):
 
     code = "mixed_series"
     hint = "Put the slices of each orientation and size into a folder of their own."
+
+
+class RescaleError(InputError):
+    """DICOM slices disagree on what their stored values mean."""
+
+    code = "inconsistent_slope"
+    hint = "'spine convert --allow-slopes' applies each slice's own slope."
 
 
 class IntensityError(InputError):

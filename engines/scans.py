@@ -1,23 +1,21 @@
-"""Find scans among files and folders, and read them.
+"""Find scans among files, folders and archives, and read them.
 
-A scan is an image file or a DICOM series. Its name is its path below the input it
-was found in, without suffix; results are stored under that name.
+A scan is an image file or a DICOM volume. Its name is its path below the input it
+was found in, without suffix; results are stored under that name. The slices of a
+DICOM series are brought together from all folders of an input.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from engines.convert.series import (
-    DICOM_SUFFIX,
-    Series,
-    is_dicom,
-    read_series,
-    series_in,
-)
+from engines import archives
+from engines.archives import Unpacked
+from engines.convert.assemble import read_stack
+from engines.convert.series import DICOM_SUFFIX, Collector, LeftOut, Stack, is_dicom
 from engines.errors import (
     NameClashError,
     NotFoundError,
@@ -26,6 +24,7 @@ from engines.errors import (
     UnsupportedError,
 )
 from engines.files import TEMPORARY_PREFIX
+from engines.results import Note
 from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
 
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*")
@@ -38,27 +37,90 @@ class Found:
 
     Attributes:
         name: path below the input root, without suffix, with forward slashes.
-        path: the image file, or the folder of the DICOM series.
+        path: the image file, or the folder of the DICOM series; in an archive, below
+            the archive's own path.
         files: all files that hold the scan; they identify its contents.
         problem: why it cannot be read, None as far as can be told from outside.
+        stack: the DICOM images, None for an image file.
+        held: archives that hold ``files``; they stay unpacked as long as this.
     """
 
     name: str
     path: Path
     files: tuple[Path, ...] = ()
     problem: SpineError | None = None
+    stack: Stack | None = None
+    held: tuple[Unpacked, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder that is searched, as the user knows it.
+
+    Attributes:
+        root: what the input itself is called.
+        parts: folders below the input.
+        shown: path for messages.
+    """
+
+    root: str
+    parts: tuple[str, ...]
+    shown: Path
+
+    @property
+    def name(self) -> str:
+        return str(PurePosixPath(*self.parts)) if self.parts else self.root
+
+    def below(self, part: str) -> "_Place":
+        return _Place(self.root, (*self.parts, part), self.shown / part)
+
+    def name_of(self, path: Path) -> str:
+        stem = stem_of(path).removesuffix(DICOM_SUFFIX)
+        return str(PurePosixPath(*self.parts, stem))
+
+
+@dataclass(slots=True)
+class _Dicom:
+    """DICOM files of one input, from all its folders."""
+
+    collector: Collector = field(default_factory=Collector)
+    places: dict[Path, _Place] = field(default_factory=dict)
+    held: list[Unpacked] = field(default_factory=list)
+
+    def add(self, path: Path, place: _Place) -> None:
+        self.places[path] = place
+        self.collector.add(path)
 
 
 @dataclass(slots=True)
 class _Search:
-    """What one search has seen so far: each real folder and file counts once."""
+    """What one search has seen so far: each real folder and file counts once.
+
+    Attributes:
+        left_out: DICOM files that hold no scan.
+        images: whether image files are wanted, or DICOM only.
+    """
 
     avoid: Path | None
-    folders: set[Path]
-    files: set[Path]
+    images: bool
+    folders: set[Path] = field(default_factory=set)
+    files: set[Path] = field(default_factory=set)
     label_maps: int = 0
-    other_dicom: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
     repeats: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that a search came upon.
+
+    Attributes:
+        found: scans and problems, by name in natural order.
+        left_out: DICOM files that hold no scan, as the user knows their paths.
+    """
+
+    found: tuple[Found, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def find_scans(
@@ -78,7 +140,27 @@ def find_scans(
         exclude: globs of what is not wanted, stronger than ``include``.
         avoid: the output folder, which is not searched when it lies below an input.
     """
-    search = _Search(avoid.resolve() if avoid else None, set(), set())
+    return [*survey(inputs, include, exclude, avoid).found]
+
+
+def survey(
+    inputs: Sequence[Path],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    avoid: Path | None = None,
+    *,
+    images: bool = True,
+) -> Survey:
+    """Return the scans among ``inputs`` as ``find_scans`` does, and what was left out.
+
+    Args:
+        inputs: files and folders, mixed.
+        include: globs of what is wanted.
+        exclude: globs of what is not wanted.
+        avoid: the output folder.
+        images: whether image files are wanted too, or DICOM only.
+    """
+    search = _Search(avoid.resolve() if avoid else None, images)
     folders = [path for path in inputs if path.is_dir()]
     others = [path for path in inputs if not path.is_dir()]
     found = [one for folder in folders for one in _in_folder(folder, search)]
@@ -90,7 +172,8 @@ def find_scans(
     ]
     if not wanted:
         wanted = [_nothing(inputs, len(found), search)]
-    return sorted(_clashing(wanted), key=lambda one: (_natural(one.name), one.path))
+    by_name = sorted(_clashing(wanted), key=lambda one: (_natural(one.name), one.path))
+    return Survey(tuple(by_name), tuple(search.left_out))
 
 
 def read_scan(scan: Found | Path) -> Volume:
@@ -100,6 +183,11 @@ def read_scan(scan: Found | Path) -> Volume:
         SpineError: the problem it was found with.
         InputError: it cannot be read, or a folder holds several scans.
     """
+    return read_case(scan)[0]
+
+
+def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
+    """Read a scan as ``read_scan`` does, with what the user should know of it."""
     if isinstance(scan, Path):
         several = find_scans([scan])
         if len(several) > 1:
@@ -108,8 +196,9 @@ def read_scan(scan: Found | Path) -> Volume:
         scan = several[0]
     if scan.problem is not None:
         raise scan.problem
-    first = scan.files[0]
-    return Volume.read(first) if suffix_of(first) else read_series(scan.files)
+    if scan.stack is None:
+        return Volume.read(scan.files[0]), ()
+    return read_stack(scan.stack)
 
 
 def is_label_map(path: Path) -> bool:
@@ -120,13 +209,20 @@ def is_label_map(path: Path) -> bool:
 def _in_folder(root: Path, search: _Search) -> list[Found]:
     if root.resolve() in search.folders:
         return []
-    maps, other, repeats = search.label_maps, search.other_dicom, search.repeats
-    found = list(_walk(root, root, search))
+    place = _Place(_root_name(root), (), root)
+    return _at(place, root, search)
+
+
+def _at(place: _Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
+    """Return what lies in one input: a folder, or an archive that was unpacked."""
+    maps, other, repeats = search.label_maps, len(search.left_out), search.repeats
+    dicom = _Dicom(held=[*held])
+    found = [*_walk(folder, place, search, dicom), *_dicom_scans(dicom, search)]
     if found or search.repeats > repeats:
         return found
-    left_out = _left_out(search.label_maps - maps, search.other_dicom - other)
-    problem = NotFoundError(f"no scans under {root}{left_out}")
-    return [Found(_root_name(root), root, problem=problem)]
+    told = _left_out(search.label_maps - maps, len(search.left_out) - other)
+    problem = NotFoundError(f"no scans under {place.shown}{told}")
+    return [Found(place.name, place.shown, problem=problem)]
 
 
 def _left_out(label_maps: int, other_dicom: int) -> str:
@@ -138,34 +234,56 @@ def _left_out(label_maps: int, other_dicom: int) -> str:
     return f"; left out: {', '.join(told)}" if told else ""
 
 
-def _walk(folder: Path, root: Path, search: _Search) -> Iterator[Found]:
+def _walk(
+    folder: Path, place: _Place, search: _Search, dicom: _Dicom
+) -> Iterator[Found]:
     real = folder.resolve()
-    if real in search.folders or (real == search.avoid and folder != root):
+    if real in search.folders or (real == search.avoid and place.parts):
         return
     search.folders.add(real)
     try:
         entries = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
     except OSError as error:
-        msg = f"{folder}: cannot be opened ({error.strerror})"
-        yield Found(_below(folder, root), folder, problem=UnreadableError(msg))
+        msg = f"{place.shown}: cannot be opened ({error.strerror})"
+        yield Found(place.name, place.shown, problem=UnreadableError(msg))
         return
     shown = [path for path in entries if not path.name.startswith(".")]
-    dicom = []
     for path in shown:
         if path.is_file():
-            if _seen(path, search):
-                continue
-            if suffix_of(path):
-                yield from _image(path, _below(path, root), search)
-            elif is_dicom(path):
-                dicom.append(path)
+            yield from _file(path, place, search, dicom)
         elif path.is_symlink() and not path.exists():
-            yield from _broken_link(path, root)
-    if dicom:
-        yield from _series(folder, _below(folder, root), dicom, search)
+            yield from _broken_link(path, place)
     for path in shown:
         if path.is_dir():
-            yield from _walk(path, root, search)
+            yield from _walk(path, place.below(path.name), search, dicom)
+
+
+def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator[Found]:
+    if _seen(path, search):
+        return
+    if suffix_of(path):
+        yield from _image(path, place, search, tuple(dicom.held))
+    elif archives.is_archive(path):
+        yield from _archive(path, place, search, dicom)
+    elif is_dicom(path):
+        dicom.add(path, place)
+
+
+def _archive(
+    path: Path, place: _Place, search: _Search, dicom: _Dicom
+) -> Iterator[Found]:
+    inside = path.name[: -len(archives.suffix_of(path))]
+    if is_label_map(path) or path.name.startswith(TEMPORARY_PREFIX):
+        return
+    try:
+        unpacked = archives.unpack(path)
+    except SpineError as error:
+        name = place.below(inside).name
+        yield Found(name, place.shown / path.name, problem=error)
+        return
+    dicom.held.append(unpacked)
+    within = _Place(place.root, (*place.parts, inside), place.shown / path.name)
+    yield from _walk(unpacked.root, within, search, dicom)
 
 
 def _seen(path: Path, search: _Search) -> bool:
@@ -177,13 +295,16 @@ def _seen(path: Path, search: _Search) -> bool:
     return False
 
 
-def _image(path: Path, name: str, search: _Search) -> Iterator[Found]:
-    if path.name.startswith(TEMPORARY_PREFIX):
+def _image(
+    path: Path, place: _Place, search: _Search, held: tuple[Unpacked, ...] = ()
+) -> Iterator[Found]:
+    if path.name.startswith(TEMPORARY_PREFIX) or not search.images:
         return
     if is_label_map(path):
         search.label_maps += 1
         return
-    yield Found(name, path, (path, *_voxel_file(path)))
+    files = (path, *_voxel_file(path))
+    yield Found(place.name_of(path), place.shown / path.name, files, held=held)
 
 
 def _voxel_file(path: Path) -> tuple[Path, ...]:
@@ -199,54 +320,98 @@ def _voxel_file(path: Path) -> tuple[Path, ...]:
     return (voxels,) if voxels != path and voxels.is_file() else ()
 
 
-def _broken_link(path: Path, root: Path) -> Iterator[Found]:
+def _broken_link(path: Path, place: _Place) -> Iterator[Found]:
     """Report a dead link that was a scan or, without a suffix, a folder of scans."""
     if is_label_map(path):
         return
     if suffix_of(path) or path.suffix.lower() in ("", DICOM_SUFFIX):
-        msg = f"{path}: a link that leads nowhere, or round in a circle"
-        yield Found(_below(path, root), path, problem=NotFoundError(msg))
+        shown = place.shown / path.name
+        msg = f"{shown}: a link that leads nowhere, or round in a circle"
+        yield Found(place.name_of(path), shown, problem=NotFoundError(msg))
 
 
-def _series(
-    folder: Path, name: str, files: Sequence[Path], search: _Search
+def _dicom_scans(dicom: _Dicom, search: _Search) -> Iterator[Found]:
+    """Yield the volumes of an input, named after the folder that holds them."""
+    grouped = dicom.collector.grouped()
+    places = dicom.places
+    for one in grouped.left_out:
+        search.left_out.append(LeftOut(places[one.path].shown / one.path.name, one.why))
+    homes = [
+        _common([places[path] for path in stack.files]) for stack in grouped.stacks
+    ]
+    count = Counter(home.name for home in homes)
+    for stack, home in zip(grouped.stacks, homes, strict=True):
+        several = count[home.name] > 1
+        name = f"{home.name}_{stack.origin.digest}" if several else home.name
+        name = f"{name}_{stack.part}" if several and stack.part else name
+        held = tuple(dicom.held)
+        yield Found(name, home.shown, stack.files, stack=stack, held=held)
+    yield from _unreadable(grouped.unreadable, places, set(count))
+
+
+def _common(places: Sequence[_Place]) -> _Place:
+    """Return the folder that holds all ``places``."""
+    first = places[0]
+    depth = min(len(place.parts) for place in places)
+    while any(place.parts[:depth] != first.parts[:depth] for place in places):
+        depth -= 1
+    shown = first.shown
+    for _ in range(len(first.parts) - depth):
+        shown = shown.parent
+    return _Place(first.root, first.parts[:depth], shown)
+
+
+def _unreadable(
+    files: Sequence[Path], places: Mapping[Path, _Place], taken: Collection[str]
 ) -> Iterator[Found]:
-    grouped = series_in(files)
-    search.other_dicom += grouped.left_out
-    for series in grouped.series:
-        yield _of_series(series, folder, name, several=len(grouped.series) > 1)
-    if grouped.unreadable:
-        first = grouped.unreadable[0].name
+    """Yield a problem for each folder with DICOM files that cannot be read."""
+    by_place: defaultdict[_Place, list[Path]] = defaultdict(list)
+    for path in files:
+        by_place[places[path]].append(path)
+    total = Counter(places.values())
+    for place, broken in by_place.items():
         msg = (
-            f"{len(grouped.unreadable)} of {len(files)} DICOM files in {folder} "
-            f"cannot be read, the first is {first}"
+            f"{len(broken)} of {total[place]} DICOM files in {place.shown} "
+            f"cannot be read, the first is {broken[0].name}"
         )
-        suffix = "_unreadable" if grouped.series else ""
+        suffix = "_unreadable" if place.name in taken else ""
         problem = UnreadableError(msg)
-        yield Found(name + suffix, folder, grouped.unreadable, problem)
-
-
-def _of_series(series: Series, folder: Path, name: str, *, several: bool) -> Found:
-    return Found(f"{name}_{series.digest}" if several else name, folder, series.files)
+        yield Found(place.name + suffix, place.shown, tuple(broken), problem)
 
 
 def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
-    dicom: defaultdict[Path, list[Path]] = defaultdict(list)
+    dicom: defaultdict[Path, _Dicom] = defaultdict(_Dicom)
     for path in paths:
         if not path.is_file():
             yield Found(stem_of(path) or str(path), path, problem=_missing(path))
         elif _seen(path, search):
             continue
         elif suffix_of(path):
-            yield from _image(path, stem_of(path), search)
+            yield from _image(path, _Place("", (), path.parent), search)
+        elif archives.is_archive(path):
+            yield from _given_archive(path, search)
         elif is_dicom(path):
-            dicom[path.parent].append(path)
+            dicom[path.parent].add(
+                path, _Place(_root_name(path.parent), (), path.parent)
+            )
         else:
             msg = f"{path}: not a scan; known are {' '.join(SUFFIXES)} and DICOM"
             yield Found(path.stem, path, problem=UnsupportedError(msg))
-    for folder, files in dicom.items():
-        name = files[0].stem if len(files) == 1 else _root_name(folder)
-        yield from _series(folder, name, files, search)
+    for files in dicom.values():
+        alone = next(iter(files.places)) if len(files.places) == 1 else None
+        if alone is not None:
+            files.places[alone] = _Place(alone.stem, (), alone.parent)
+        yield from _dicom_scans(files, search)
+
+
+def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
+    name = path.name[: -len(archives.suffix_of(path))]
+    try:
+        unpacked = archives.unpack(path)
+    except SpineError as error:
+        yield Found(name, path, problem=error)
+        return
+    yield from _at(_Place(name, (), path), unpacked.root, search, unpacked)
 
 
 def _missing(path: Path) -> SpineError:
@@ -261,7 +426,8 @@ def _missing(path: Path) -> SpineError:
 def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
     path = inputs[0] if inputs else Path()
     told = ", ".join(str(one) for one in inputs) or "nothing"
-    msg = f"no scans in {told}{_left_out(search.label_maps, search.other_dicom)}"
+    left_out = _left_out(search.label_maps, len(search.left_out))
+    msg = f"no scans in {told}{left_out}"
     if unwanted:
         msg = f"none of the {unwanted} scans in {told} is wanted"
         problem = NotFoundError(msg, hint="Check --include and --exclude.")
@@ -296,15 +462,6 @@ def _clashing(found: Sequence[Found]) -> Iterator[Found]:
 
 def _root_name(root: Path) -> str:
     return root.resolve().name or "scans"
-
-
-def _below(path: Path, root: Path) -> str:
-    """Return the name of ``path``, found below ``root``."""
-    if path == root:
-        return _root_name(root)
-    relative = path.relative_to(root)
-    stem = path.name if path.is_dir() else stem_of(path).removesuffix(DICOM_SUFFIX)
-    return str(PurePosixPath(*relative.parts[:-1], stem))
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -6,24 +6,25 @@ stored in unless the header scales them.
 """
 
 import json
+import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_threaded, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import DTypeLike, NDArray
 
 from engines import geometry
 from engines.errors import GeometryError, InputError, UnreadableError, UnsupportedError
-from engines.files import write_bytes
+from engines.files import replacing, write_bytes
 from engines.geometry import Affine, Grid
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -35,6 +36,12 @@ COMMENT_CODE = 6
 
 COMPRESSION_LEVEL = 1
 """isal's level; 2 and 3 cost time and save about 3 % on label maps."""
+
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+"""Type of the voxels of a colour image, as NIfTI has it."""
+
+COMPRESSORS = max(1, min(4, os.cpu_count() or 1))
+"""Threads that compress one file; its bytes do not depend on how many."""
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -88,6 +95,34 @@ class Volume:
         return replace(self, voxels=voxels)
 
 
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Voxels of a scan slice by slice, so that not all need be held to write them.
+
+    Attributes:
+        shape: (I, J, K) or (I, J, K, T).
+        dtype: of the voxels; ``RGB`` for colour.
+        planes: gives the slices, each (J, I) in C order, K growing before T.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    planes: Callable[[], Iterator[NDArray[Any]]]
+
+    @classmethod
+    def of(cls, voxels: NDArray[Any]) -> "Planes":
+        """Return the slices of voxels that are in memory."""
+        i, j, *_ = voxels.shape
+        flat = voxels.reshape((i, j, -1), order="F")
+        return cls(voxels.shape, voxels.dtype, lambda: iter(flat.T))
+
+    def array(self) -> NDArray[Any]:
+        """Return all voxels in memory."""
+        i, j, *_ = self.shape
+        flat = np.stack(list(self.planes()), axis=-1).transpose(1, 0, 2)
+        return flat.reshape((i, j, *self.shape[2:]), order="F")
+
+
 def suffix_of(path: Path) -> str:
     """Return the image suffix of ``path`` in lower case, or an empty string."""
     name = path.name.lower()
@@ -127,12 +162,16 @@ def nifti_bytes(
     bytes: the gzip header carries no time.
     """
     header = _header_for(like, voxels.dtype)
-    text = json.dumps({"spine": dict(provenance)}, ensure_ascii=False, sort_keys=True)
-    header.extensions.append(nib.nifti1.Nifti1Extension(COMMENT_CODE, text.encode()))
+    _add_provenance(header, provenance)
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     content = kind(voxels, None, header).to_bytes()
     packed: bytes = igzip.compress(content, COMPRESSION_LEVEL, mtime=0)
     return packed
+
+
+def _add_provenance(header: nib.Nifti1Header, provenance: Mapping[str, Any]) -> None:
+    text = json.dumps({"spine": dict(provenance)}, ensure_ascii=False, sort_keys=True)
+    header.extensions.append(nib.nifti1.Nifti1Extension(COMMENT_CODE, text.encode()))
 
 
 def write_nifti(
@@ -140,6 +179,45 @@ def write_nifti(
 ) -> None:
     """Write ``nifti_bytes`` to ``path``, whole or not at all."""
     write_bytes(path, nifti_bytes(voxels, like, provenance))
+
+
+def write_scan(
+    path: Path, planes: Planes, grid: Grid, provenance: Mapping[str, Any]
+) -> None:
+    """Write a scan that no NIfTI header came with, whole or not at all.
+
+    Args:
+        path: with the suffix ``.nii.gz``.
+        planes: the voxels.
+        grid: of each volume.
+        provenance: what the header says of how the file was made.
+    """
+    large = max(planes.shape) > np.iinfo(np.int16).max
+    header = nib.Nifti2Header() if large else nib.Nifti1Header()
+    header.set_data_shape(planes.shape)
+    header.set_data_dtype(planes.dtype)
+    header.set_qform(grid.affine, code=1)
+    header.set_sform(grid.affine, code=1)
+    header.set_xyzt_units("mm", "sec" if len(planes.shape) > 3 else None)
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    _add_provenance(header, provenance)
+    head = BytesIO()
+    header.write_to(head)
+    start = int(header["sizeof_hdr"]) + 4 + header.extensions.get_sizeondisk()
+    with replacing(path) as part, _threaded(part) as file:
+        file.write(head.getvalue().ljust(start, b"\0"))
+        for plane in planes.planes():
+            file.write(np.ascontiguousarray(plane).reshape(-1).view("u1").data)
+
+
+def _threaded(path: Path) -> IO[bytes]:
+    """Open a gzip file whose blocks are compressed side by side; it holds no time."""
+    return cast(
+        "IO[bytes]",
+        igzip_threaded.open(
+            path, "wb", compresslevel=COMPRESSION_LEVEL, threads=COMPRESSORS
+        ),
+    )
 
 
 def _header_for(like: Volume, dtype: DTypeLike) -> nib.Nifti1Header:
@@ -315,6 +393,8 @@ def _provenance(header: nib.Nifti1Header) -> Mapping[str, Any]:
 
 
 def _read_itk(path: Path) -> Volume:
+    import SimpleITK as sitk  # 90 MB that programs which read no such file are spared
+
     try:
         if path.stat().st_size == 0:
             msg = f"{path.name}: the file is empty (0 bytes)"
@@ -341,6 +421,8 @@ def _read_itk(path: Path) -> Volume:
 
 def _quietly(read: Callable[[], Any]) -> Any:  # noqa: ANN401
     """Read with ITK's own warnings, which go to stderr, switched off."""
+    import SimpleITK as sitk
+
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

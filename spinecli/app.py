@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from engines import __version__
-from spinecli.commands import doctor, evaluate, models, preprocess, segment, train
+from spinecli.commands import (
+    convert,
+    doctor,
+    evaluate,
+    inspect,
+    models,
+    preprocess,
+    segment,
+    train,
+)
 from spinecli.group import SpineGroup
 from spinecli.status import EPILOG
 
@@ -24,6 +33,8 @@ app = typer.Typer(
 )
 _command = partial(app.command, epilog=EPILOG)
 
+_command()(convert.convert)
+_command()(inspect.inspect)
 _command()(segment.segment)
 _command()(preprocess.preprocess)
 _command()(train.train)

@@ -1,52 +1,28 @@
-"""DICOM series: which files belong together, and their voxels as one volume.
+"""DICOM series: which images make one volume.
 
-Only ordinary single-frame CT and MR is read. Slices are ordered by where they lie
-along the slice normal, never by name or number. DICOM's LPS world is turned to RAS
-here, once. Messages name a series by its number and a hash of its UID, nobody's name.
+Images are grouped by what can never be mixed (series, patient, frame of reference,
+matrix, pixel size, orientation). Where several of one group lie at the same place, the
+marks that tell them apart (echo, b-value, time, acquisition ...) make a fourth axis or
+volumes of their own. Messages name a series by its number and a hash of its UID,
+nobody's name.
 """
 
-import hashlib
-import struct
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
 
-from engines import geometry
-from engines.errors import (
-    DuplicateSliceError,
-    GeometryError,
-    InputError,
-    MissingDecoderError,
-    MixedSeriesError,
-    NotFoundError,
-    SeriesGapError,
-    UnreadableError,
-    UnsupportedError,
-)
-from engines.geometry import Affine, Grid
-from engines.volume import Volume
+from engines.convert import marks
+from engines.convert.frames import Frame, Origin
+from engines.convert.headers import DAMAGE, FrameReader
+from engines.results import Note
 
 DICOM_SUFFIX = ".dcm"
-
-READABLE_MODALITIES = ("CT", "MR")
-
-PLACE_TOLERANCE_MM = 0.1
-"""How far a slice may lie from its place in an even stack: headers round to 0.1 mm."""
-
-PLACE_TOLERANCE_STEPS = 0.2
-"""The same in slice steps, for stacks so fine that 0.1 mm would hide a gap."""
 
 DUPLICATE_MM = 0.01
 """Slices closer than this lie at the same place."""
@@ -55,63 +31,99 @@ DIRECTION_TOLERANCE = 2e-3
 """Largest difference between direction cosines of slices that lie in parallel."""
 
 SPACING_TOLERANCE_MM = 1e-3
-"""Largest difference between the pixel sizes of slices of one series."""
+"""Largest difference between the pixel sizes of slices of one volume."""
 
-GAP_STEPS = 1.5
-"""From this many usual steps on, slices are missing rather than unevenly spaced."""
+MIN_SLICES = 3
+"""Of fewer slices nothing tells whether one is missing between them."""
 
-DIGEST_LENGTH = 8
+EVEN_STEPS = 0.2
+"""Steps of a stack may differ by this much of the usual one and still be even."""
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_QUIET = threading.Lock()  # Python's and pydicom's switches hold for all threads
 _MAGIC_AT, _MAGIC = 128, b"DICM"
-_TAGS = (
-    "SOPClassUID",
-    "Modality",
-    "ImageType",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-)
-_GEOMETRY = {
-    "ImagePositionPatient": 3,
-    "ImageOrientationPatient": 6,
-    "PixelSpacing": 2,
-}
-_DAMAGE = (
-    InvalidDicomError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    struct.error,
+_BARE_STARTS = (
+    b"\x08\x00\x00\x00",
+    b"\x08\x00\x01\x00",
+    b"\x08\x00\x05\x00",
+    b"\x08\x00\x08\x00",
+    b"\x08\x00\x16\x00",
+    b"\x02\x00\x00\x00",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """Files of one series in one folder.
+class Stack:
+    """Images that make one volume, or one volume for each step of a fourth axis.
 
     Attributes:
-        digest: the end of a hash of the series' UID, stable and nobody's name.
-        number: what the scanner numbered it, None if it did not.
+        origin: what the images have in common.
+        part: what tells this volume from others of its series, as part of a name.
+        axis: what the fourth axis counts, empty for one volume.
+        steps: value of the fourth axis for each volume; one for a single volume.
+        volumes: the images of each step, from foot to head of the slice normal
+            once ordered; images at one place follow each other.
+        notes: what the user should know of how they were grouped.
+        orientations: above 1 where the images lie in too many planes for a volume.
     """
 
-    digest: str
-    number: int | None
-    files: tuple[Path, ...]
+    origin: Origin
+    part: str
+    axis: str
+    steps: tuple[str, ...]
+    volumes: tuple[tuple[Frame, ...], ...]
+    notes: tuple[Note, ...] = ()
+    orientations: int = 1
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """All images, one volume after the other."""
+        return tuple(frame for volume in self.volumes for frame in volume)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the images, each once."""
+        return tuple(dict.fromkeys(frame.path for frame in self.frames))
+
+    @property
+    def name(self) -> str:
+        """What messages call it: number and hash of the series, and its folder."""
+        number = self.origin.number
+        told = "series " if number is None else f"series {number} "
+        folder = self.volumes[0][0].path.parent.name
+        return f"{told}(..{self.origin.digest}) in {folder!r}"
+
+    def split(self) -> tuple["Stack", ...]:
+        """Return one stack per step of the fourth axis."""
+        if len(self.volumes) == 1:
+            return (self,)
+        letter = self.axis[0] if self.axis else "t"
+        return tuple(
+            replace(
+                self,
+                part=_joined(self.part, f"{letter}{count:02d}"),
+                axis="",
+                steps=(step,),
+                volumes=(volume,),
+            )
+            for count, (step, volume) in enumerate(
+                zip(self.steps, self.volumes, strict=True), start=1
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that holds nothing to convert.
+
+    Attributes:
+        why: one of ``headers.LOCALIZER``, ``NO_IMAGE``, ``SCREENSHOT``.
+    """
+
+    path: Path
+    why: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the record for ``--json``."""
+        return {"path": str(self.path), "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,39 +131,45 @@ class Grouped:
     """What DICOM files turned out to be.
 
     Attributes:
-        series: images by series, in the order of their first files.
+        stacks: volumes, in the order of their first files.
         unreadable: files that are no intact DICOM.
-        left_out: number of localizers, and of objects that are no images.
+        left_out: localizers, and objects that are no scans.
     """
 
-    series: tuple[Series, ...]
+    stacks: tuple[Stack, ...]
     unreadable: tuple[Path, ...]
-    left_out: int
+    left_out: tuple[LeftOut, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    """Header of one slice, in DICOM's LPS mm.
+@dataclass(slots=True)
+class Collector:
+    """Takes files one by one, from many folders, and groups them at the end."""
 
-    Attributes:
-        shape: rows, columns.
-        spacing_mm: between rows, between columns.
-        position_mm: (3,), centre of the first pixel.
-        directions: (2, 3), along a row and down a column.
-        slope: with ``intercept``, stored value to HU (or to the MR's own units).
-    """
+    reader: FrameReader = field(default_factory=FrameReader)
+    frames: list[Frame] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
 
-    path: Path
-    shape: tuple[int, int]
-    spacing_mm: NDArray[np.float64]
-    position_mm: NDArray[np.float64]
-    directions: NDArray[np.float64]
-    slope: float
-    intercept: float
+    def add(self, path: Path) -> None:
+        """Read the header of ``path``."""
+        try:
+            found = self.reader.read(path)
+        except DAMAGE:
+            self.unreadable.append(path)
+            return
+        if isinstance(found, str):
+            self.left_out.append(LeftOut(path, found))
+        else:
+            self.frames += found
+
+    def grouped(self) -> Grouped:
+        """Return what the files make."""
+        stacks = tuple(stacks_of(self.frames))
+        return Grouped(stacks, tuple(self.unreadable), tuple(self.left_out))
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether ``path`` is DICOM by its suffix or by its first 132 bytes.
+    """Say whether ``path`` is DICOM by its suffix or by how it begins.
 
     A file that cannot be opened counts, so that it is reported and not passed over.
     """
@@ -159,345 +177,348 @@ def is_dicom(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+            start = file.read(_MAGIC_AT + len(_MAGIC))
     except OSError:
         return True
+    return start[_MAGIC_AT:] == _MAGIC or _begins_bare(start)
 
 
-def series_in(files: Sequence[Path]) -> Grouped:
-    """Group DICOM ``files`` by series.
+def series_in(files: Iterable[Path]) -> Grouped:
+    """Group DICOM ``files`` by volume.
 
     Localizers and objects that are no images (reports, presentation states) are
-    left out and counted.
+    left out and listed.
     """
-    groups: dict[str, tuple[int | None, list[Path]]] = {}
-    unreadable, left_out = [], 0
+    collector = Collector()
     for path in files:
-        try:
-            header = _header(path)
-            wanted = _is_image(header) and not _is_localizer(header)
-            digest, number = _digest(header), _series_number(header)
-        except _DAMAGE:
-            unreadable.append(path)
-            continue
-        if wanted:
-            groups.setdefault(digest, (number, []))[1].append(path)
-        else:
-            left_out += 1
-    found = (
-        Series(key, number, tuple(paths)) for key, (number, paths) in groups.items()
-    )
-    return Grouped(tuple(found), tuple(unreadable), left_out)
+        collector.add(path)
+    return collector.grouped()
 
 
-def read_series(files: Sequence[Path]) -> Volume:
-    """Read the slices of one series as a volume.
+def stacks_of(frames: Iterable[Frame]) -> Iterator[Stack]:
+    """Yield the volumes that ``frames`` make, in the order of their first files."""
+    by_uid: defaultdict[tuple[str, str], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_uid[frame.origin.digest, frame.origin.patient].append(frame)
+    for together in by_uid.values():
+        for once in _without_copies(together):
+            for origin, series in _by_origin(once).items():
+                yield from _of_series(origin, series)
 
-    Voxels are (I, J, K) = (column, row, slice), K growing along the slice normal;
-    int16 or int32 where the rescaled values are whole, else float32.
 
-    Raises:
-        UnsupportedError: not single-frame CT or MR, or a single slice.
-        MissingDecoderError: compressed in a way that needs another package.
-        GeometryError: missing positions, tilt, gaps, duplicates, mixed slices.
-        UnreadableError: a damaged or truncated file.
+def direction_of(frame: Frame) -> NDArray[np.float64]:
+    """Return the unit vectors along a row and down a column, (2, 3)."""
+    return np.array(frame.directions, float).reshape(2, 3)
+
+
+def normal_of(frame: Frame) -> NDArray[np.float64]:
+    """Return the direction in which slices are ordered, (3,)."""
+    normal: NDArray[np.float64] = np.cross(*direction_of(frame))
+    return normal
+
+
+def _begins_bare(start: bytes) -> bool:
+    """Say whether a file without a preamble begins with an element of DICOM."""
+    if start[:4] not in _BARE_STARTS or len(start) < 16:
+        return False
+    explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return explicit or int.from_bytes(start[4:8], "little") <= 128
+
+
+def _without_copies(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
+    """Yield images that may make one volume: those of all folders but for copies.
+
+    A folder whose images all lie in another one too is a copy or an extract, and a
+    case of its own.
     """
-    headers = {path: _readable_header(path) for path in files}
-    kept = {p: h for p, h in headers.items() if not _is_localizer(h)} or headers
-    if not kept:
-        msg = "no DICOM files were given"
-        raise NotFoundError(msg)
-    name = _name(kept)
-    try:
-        slices = [_slice(path, header) for path, header in kept.items()]
-        _check_alike(slices, kept)
-        ordered = _ordered(slices)
-        grid = Grid(_shape(ordered), _affine(ordered))
-    except InputError as error:
-        raise type(error)(f"{name}: {error}", hint=error.hint) from None
-    return Volume(_voxels(ordered, name), grid)
+    by_folder: defaultdict[Path, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_folder[frame.path.parent].append(frame)
+    held = {folder: {_identity(f) for f in by_folder[folder]} for folder in by_folder}
+    copies = [
+        folder
+        for folder, own in held.items()
+        if any(own <= other for where, other in held.items() if where != folder)
+    ]
+    rest = [frame for frame in frames if frame.path.parent not in copies]
+    if rest:
+        yield rest
+    for folder in copies:
+        yield by_folder[folder]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom from printing header values, which may name a patient."""
-    with _QUIET, warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        yield
+def _identity(frame: Frame) -> object:
+    """Return what an image has in common with its copies only."""
+    return frame.instance or (frame.position_mm, frame.number, frame.marks), frame.index
 
 
-def _header(path: Path) -> Dataset:
-    with _quiet():
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_TAGS])
-        for keyword in _TAGS:  # values are parsed here, where pydicom is quiet
-            header.get(keyword)
-    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    if not kind or ("Image Storage" in UID(kind).name and not header.get("Rows")):
-        msg = "the header ends too early"
-        raise ValueError(msg)
-    return header
+def _by_origin(frames: Sequence[Frame]) -> Mapping[Origin, Sequence[Frame]]:
+    """Group images of one UID by all that their series have in common.
+
+    Where that leaves too few for any volume they stay together, so that it is told
+    what they are: images of many kinds under one name.
+    """
+    groups: defaultdict[Origin, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[frame.origin].append(frame)
+    largest = max(len(group) for group in groups.values())
+    if len(frames) > len(groups) > 1 and largest < MIN_SLICES:
+        return {frames[0].origin: frames}
+    return groups
 
 
-def _readable_header(path: Path) -> Dataset:
-    try:
-        return _header(path)
-    except _DAMAGE as error:
-        msg = f"{path.name}: not an intact DICOM file ({type(error).__name__})"
-        raise UnreadableError(msg) from None
+def _of_series(origin: Origin, frames: Sequence[Frame]) -> Iterator[Stack]:
+    placed = [frame for frame in frames if not frame.missing]
+    if len(placed) < len(frames):  # refused by the checks, with the names of the files
+        yield Stack(origin, "", "", ("",), (tuple(frames),))
+        return
+    shapes = _by_shape(placed)
+    large = [group for group in shapes if len(group) >= MIN_SLICES]
+    if len(shapes) > 1 and not large:
+        largest = Stack(origin, "", "", ("",), (tuple(placed),))
+        yield replace(largest, orientations=len(shapes))
+        return
+    kept = large if len(shapes) > 1 else shapes
+    strays = [group for group in shapes if not any(group is one for one in kept)]
+    notes = tuple(_stray_note(group) for group in strays)
+    names = _shape_names(kept)
+    for group, name in zip(kept, names, strict=True):
+        for stack in _of_group(origin, name, group):
+            yield replace(stack, notes=stack.notes + notes)
 
 
-def _is_image(header: Dataset) -> bool:
-    return bool(header.get("Rows")) and header.get("Modality") not in ("SEG", "RTDOSE")
+def _by_shape(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Group images of the same matrix, pixel size and orientation."""
+    groups: list[list[Frame]] = []
+    known: dict[object, list[Frame]] = {}
+    for frame in frames:
+        exact = (frame.shape, frame.spacing_mm, frame.directions, frame.pixels.samples)
+        group = known.get(exact)
+        if group is None:
+            group = next((g for g in groups if _alike(g[0], frame)), None)
+            if group is None:
+                group = []
+                groups.append(group)
+            known[exact] = group
+        group.append(frame)
+    return groups
 
 
-def _is_localizer(header: Dataset) -> bool:
-    kinds = header.get("ImageType") or ()
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    return any(str(kind).upper() == "LOCALIZER" for kind in kinds)
-
-
-def _digest(header: Dataset) -> str:
-    uid = str(header.get("SeriesInstanceUID") or "")
-    return hashlib.sha256(uid.encode()).hexdigest()[-DIGEST_LENGTH:]
-
-
-def _series_number(header: Dataset) -> int | None:
-    number = header.get("SeriesNumber")
-    return None if number in (None, "") else int(number)
-
-
-def _name(headers: dict[Path, Dataset]) -> str:
-    path, header = next(iter(headers.items()))
-    number = header.get("SeriesNumber")
-    told = f"series {number} " if number not in (None, "") else "series "
-    return f"{told}(..{_digest(header)}) in {path.parent.name!r}"
-
-
-def _slice(path: Path, header: Dataset) -> _Slice:
-    _check_kind(path, header)
-    numbers = {key: _numbers(header, key, count) for key, count in _GEOMETRY.items()}
-    missing = [key for key, values in numbers.items() if values is None]
-    if missing:
-        msg = f"{path.name} has no {' and no '.join(missing)}"
-        raise GeometryError(msg, hint="Export the original series, not a copy of it.")
-    try:
-        slope = float(header.get("RescaleSlope") or 1)
-        intercept = float(header.get("RescaleIntercept") or 0)
-    except (ValueError, TypeError):
-        msg = f"{path.name}: the rescale slope or intercept is not a number"
-        raise UnreadableError(msg) from None
-    return _Slice(
-        path,
-        (int(header.Rows), int(header.Columns)),
-        np.array(numbers["PixelSpacing"]),
-        np.array(numbers["ImagePositionPatient"]),
-        np.array(numbers["ImageOrientationPatient"]).reshape(2, 3),
-        slope,
-        intercept,
+def _alike(one: Frame, other: Frame) -> bool:
+    apart = np.abs(direction_of(one) - direction_of(other)).max()
+    spacings = np.array(one.spacing_mm) - np.array(other.spacing_mm)
+    return (
+        one.shape == other.shape
+        and one.pixels.samples == other.pixels.samples
+        and bool(apart <= DIRECTION_TOLERANCE)
+        and bool(np.abs(spacings).max() <= SPACING_TOLERANCE_MM)
     )
 
 
-def _check_kind(path: Path, header: Dataset) -> None:
-    modality = header.get("Modality")
-    if modality not in READABLE_MODALITIES:
-        msg = f"{path.name}: modality {modality or 'unknown'}; CT or MR is needed"
-        raise UnsupportedError(msg)
-    if "Enhanced" in UID(str(header.get("SOPClassUID") or "")).name or (
-        int(header.get("NumberOfFrames") or 1) > 1
-    ):
-        msg = f"{path.name}: an enhanced multi-frame object"
-        raise UnsupportedError(msg, hint="Convert the series to NIfTI first.")
-    if int(header.get("SamplesPerPixel") or 1) > 1:
-        msg = f"{path.name}: a colour image, not a scan"
-        raise UnsupportedError(msg, hint="Give the scan, not a screenshot of it.")
-    if "ModalityLUTSequence" in header:
-        msg = f"{path.name}: values behind a modality lookup table"
-        raise UnsupportedError(msg, hint="Convert the series to NIfTI first.")
+def plane_of(frame: Frame) -> str:
+    """Return the plane closest to an image: axial, coronal or sagittal."""
+    largest = int(np.abs(normal_of(frame)).argmax())
+    return ("sagittal", "coronal", "axial")[largest]
 
 
-def _numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
-    try:
-        values = [float(value) for value in header.get(keyword) or ()]
-    except (ValueError, TypeError):
-        return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+def _shape_names(groups: Sequence[Sequence[Frame]]) -> list[str]:
+    """Name groups by plane, and by a count where planes are alike."""
+    if len(groups) == 1:
+        return [""]
+    planes = [plane_of(group[0]) for group in groups]
+    seen: Counter[str] = Counter()
+    names = []
+    for plane in planes:
+        seen[plane] += 1
+        several = planes.count(plane) > 1
+        names.append(f"{plane}{seen[plane]}" if several else plane)
+    return names
 
 
-def _check_directions(first: _Slice) -> None:
-    across, down = first.directions
-    lengths = np.linalg.norm(first.directions, axis=1)
-    if (
-        abs(across @ down) > DIRECTION_TOLERANCE
-        or np.abs(lengths - 1).max() > DIRECTION_TOLERANCE
-    ):
-        msg = "the directions of rows and columns are no unit vectors at right angles"
-        raise GeometryError(msg)
+def _stray_note(group: Sequence[Frame]) -> Note:
+    first = group[0]
+    rows, columns = first.shape
+    files = ", ".join(sorted({frame.path.name for frame in group}))
+    message = (
+        f"left out {len(group)} {plane_of(first)} image(s) of another orientation, "
+        f"matrix or pixel size ({columns} x {rows}): {files}"
+    )
+    return Note("stray_slices", message)
 
 
-def _check_alike(slices: Sequence[_Slice], headers: dict[Path, Dataset]) -> None:
-    first = slices[0]
-    _check_directions(first)
-    digests = {_digest(header) for header in headers.values()}
-    if len(digests) > 1:
-        msg = f"the files belong to {len(digests)} series"
-        raise MixedSeriesError(msg, hint="Give the folder, or the files of one series.")
-    sizes = sorted({f"{s.shape[1]} x {s.shape[0]}" for s in slices})
-    if len(sizes) > 1:
-        msg = f"slices of different sizes: {', '.join(sizes)}"
-        raise MixedSeriesError(msg)
-    if any(
-        np.abs(s.directions - first.directions).max() > DIRECTION_TOLERANCE
-        for s in slices
-    ):
-        msg = "slices that do not lie in parallel (several orientations)"
-        raise MixedSeriesError(msg)
-    if any(
-        np.abs(s.spacing_mm - first.spacing_mm).max() > SPACING_TOLERANCE_MM
-        for s in slices
-    ):
-        msg = "slices with different pixel sizes"
-        raise MixedSeriesError(msg)
-    if len(slices) < 2:
-        msg = "one slice only; 3-D is needed"
-        raise UnsupportedError(msg, hint="Give the whole series.")
+def _of_group(origin: Origin, part: str, frames: Sequence[Frame]) -> Iterator[Stack]:
+    places = _places(frames)
+    counted = Counter(places.values())
+    repeated = max(counted.values()) > 1
+    if len(counted) < MIN_SLICES or (not repeated and _even(frames)):
+        yield _single(origin, part, frames)
+    else:
+        yield from _told_apart(origin, part, list(frames), places)
 
 
-def _ordered(slices: Sequence[_Slice]) -> list[_Slice]:
-    """Return ``slices`` by their place along the slice normal, evenly spaced."""
-    normal = np.cross(*slices[0].directions)
-    ordered = sorted(slices, key=lambda s: (float(normal @ s.position_mm), s.path))
-    heights_mm = np.array([normal @ s.position_mm for s in ordered])
-    steps_mm = np.diff(heights_mm)
-    same = int((steps_mm < DUPLICATE_MM).sum())
-    if same:
-        msg = f"{same} of {len(slices)} slices lie where another one does"
-        raise DuplicateSliceError(msg)
-    _check_tilt(ordered, normal)
-    _check_even(heights_mm, steps_mm)
-    return ordered
+def _single(origin: Origin, part: str, frames: Sequence[Frame]) -> Stack:
+    return Stack(origin, part, "", ("",), (tuple(frames),))
 
 
-def _check_tilt(ordered: Sequence[_Slice], normal: NDArray[np.float64]) -> None:
-    """Refuse slices that are stacked sideways, evenly or not."""
-    moved = np.array([s.position_mm - ordered[0].position_mm for s in ordered])
-    heights_mm = moved @ normal
-    sideways_mm = moved - heights_mm[:, None] * normal
-    drift_mm = float(np.linalg.norm(sideways_mm[-1]))
-    tilt = np.arctan2(drift_mm, heights_mm[-1])
-    if drift_mm > PLACE_TOLERANCE_MM and np.sin(tilt) > geometry.SHEAR_TOLERANCE:
-        msg = f"gantry tilt of {np.degrees(tilt):.1f} degrees"
-        raise GeometryError(
-            msg, hint="Convert it with a tool that corrects gantry tilt first."
+def _places(frames: Sequence[Frame]) -> Mapping[int, int]:
+    """Return ``id`` of each image -> number of the place where it lies."""
+    normal = normal_of(frames[0])
+    positions = np.array([frame.position_mm for frame in frames], float)
+    order = np.argsort(positions @ normal, kind="stable")
+    places: dict[int, int] = {}
+    corners: list[NDArray[np.float64]] = []
+    recent: list[int] = []
+    for index in order:
+        position = positions[index]
+        recent = [
+            place
+            for place in recent
+            if (position - corners[place]) @ normal < DUPLICATE_MM
+        ]
+        here = next(
+            (
+                place
+                for place in recent
+                if np.abs(position - corners[place]).max() < DUPLICATE_MM
+            ),
+            None,
         )
-    line = heights_mm[:, None] / heights_mm[-1] * sideways_mm[-1]
-    off_mm = np.linalg.norm(sideways_mm - line, axis=1).max()
-    if off_mm > PLACE_TOLERANCE_MM:
-        msg = f"a slice is shifted sideways by {off_mm:.2f} mm"
-        raise GeometryError(msg, hint="Export the series again from the scanner.")
+        if here is None:
+            here = len(corners)
+            corners.append(position)
+            recent.append(here)
+        places[id(frames[index])] = here
+    return places
 
 
-def _check_even(heights_mm: NDArray[np.float64], steps_mm: NDArray[np.float64]) -> None:
-    """Refuse missing slices and uneven steps."""
-    usual_mm = float(np.median(steps_mm))
-    gaps = steps_mm[steps_mm >= GAP_STEPS * usual_mm]
-    if gaps.size:
-        msg = (
-            f"slices are missing: {gaps.size} gap(s), the widest {gaps.max():.2f} mm "
-            f"where {usual_mm:.2f} mm was expected"
-        )
-        raise SeriesGapError(msg)
-    even_mm = np.linspace(heights_mm[0], heights_mm[-1], len(heights_mm))
-    off_mm = float(np.abs(heights_mm - even_mm).max())
-    if off_mm > min(PLACE_TOLERANCE_MM, PLACE_TOLERANCE_STEPS * usual_mm):
-        msg = (
-            f"slices are unevenly spaced: {steps_mm.min():.2f} to "
-            f"{steps_mm.max():.2f} mm apart"
-        )
-        raise SeriesGapError(msg)
+def _told_apart(
+    origin: Origin, part: str, frames: list[Frame], places: Mapping[int, int]
+) -> Iterator[Stack]:
+    """Yield the volumes of images that lie at the same places, or between others."""
+    for mark in marks.Marks._fields:
+        groups = _by_mark(frames, mark)
+        if len(groups) < 2:
+            continue
+        seats = [{places[id(f)] for f in group} for group in groups.values()]
+        sizes = [len(group) for group in groups.values()]
+        same = all(seat == seats[0] for seat in seats)
+        once = same and all(size == len(seats[0]) for size in sizes)
+        if once and mark in marks.AXES:
+            volumes = tuple(tuple(group) for group in groups.values())
+            yield Stack(origin, part, marks.AXES[mark], tuple(groups), volumes)
+            return
+        whole = all(_whole(group, places) for group in groups.values())
+        if whole and (same or _overlap(list(groups.values()))):
+            note = () if same else (_apart_note(mark, groups),)
+            for stack in _each(origin, part, mark, groups, places):
+                yield replace(stack, notes=stack.notes + note)
+            return
+    yield _single(origin, part, frames)
 
 
-def _shape(ordered: Sequence[_Slice]) -> tuple[int, int, int]:
-    rows, columns = ordered[0].shape
-    return columns, rows, len(ordered)
+def _whole(group: Sequence[Frame], places: Mapping[int, int]) -> bool:
+    """Say whether each place is taken equally often, by enough slices."""
+    counted = Counter(places[id(frame)] for frame in group)
+    return len(counted) >= MIN_SLICES and len(set(counted.values())) == 1
 
 
-def _affine(ordered: Sequence[_Slice]) -> Affine:
-    first, last = ordered[0], ordered[-1]
-    across, down = first.directions
-    between_rows_mm, between_columns_mm = first.spacing_mm
-    moved = last.position_mm - first.position_mm
-    normal = np.cross(across, down)
-    sideways_mm = np.linalg.norm(moved - (moved @ normal) * normal)
-    if sideways_mm <= PLACE_TOLERANCE_MM:  # rounding in the header, not a tilt
-        moved = (moved @ normal) * normal
-    affine = np.eye(4)
-    affine[:3, 0] = across * between_columns_mm
-    affine[:3, 1] = down * between_rows_mm
-    affine[:3, 2] = moved / (len(ordered) - 1)
-    affine[:3, 3] = first.position_mm
-    turned: Affine = _LPS_TO_RAS @ affine
-    geometry.check_affine(turned)
-    return turned
+def _overlap(groups: Sequence[Sequence[Frame]]) -> bool:
+    """Say whether groups are even stacks, each for itself, that overlap in space.
+
+    That proves scans of their own; a gap between them proves nothing, since it may
+    be made of missing slices.
+    """
+    if not all(_even(group) for group in groups):
+        return False
+    normal = normal_of(groups[0][0])
+    heights = [[float(normal @ np.array(f.position_mm)) for f in g] for g in groups]
+    ranges = sorted((min(one), max(one)) for one in heights)
+    return all(later[0] <= earlier[1] for earlier, later in pairwise(ranges))
 
 
-def _voxels(ordered: Sequence[_Slice], name: str) -> NDArray[Any]:
-    """Return the rescaled voxels (I, J, K), one slice decoded at a time."""
-    whole = all(s.slope.is_integer() and s.intercept.is_integer() for s in ordered)
-    kind = np.dtype(np.int16 if whole else np.float32)
-    voxels = np.empty(_shape(ordered), kind, order="F")
-    for place, one in enumerate(ordered):
-        stored = _stored(one, name)
-        values: NDArray[Any]
-        if whole and stored.dtype.kind in "iu":
-            values = stored.astype(np.int64) * int(one.slope) + int(one.intercept)
-            needed = _fitting(values, voxels.dtype)
-        else:
-            values = stored.astype(np.float64) * one.slope + one.intercept
-            needed = np.dtype(np.float32)
-        if needed != voxels.dtype:
-            voxels = voxels.astype(needed, order="F")
-        voxels[:, :, place] = values.T
-    return voxels
+def _apart_note(mark: str, groups: Mapping[str, Sequence[Frame]]) -> Note:
+    counts = " and ".join(str(len(group)) for group in groups.values())
+    message = (
+        f"the series holds {len(groups)} overlapping scans, told apart by their "
+        f"{marks.AXES.get(mark, mark)}, of {counts} slices: each becomes a volume"
+    )
+    return Note("overlapping_scans", message)
 
 
-def _fitting(values: NDArray[np.int64], held: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the smallest signed type, from ``held`` up, that takes ``values``."""
-    low, high = int(values.min()), int(values.max())
-    for kind in (np.int16, np.int32):
-        info = np.iinfo(kind)
-        if info.min <= low and high <= info.max:
-            return np.promote_types(held, kind)
-    return np.dtype(np.int64)
+def _even(group: Sequence[Frame]) -> bool:
+    heights = np.unique(np.round(heights_mm(group), 2))
+    steps = np.diff(heights)
+    return bool(steps.size) and bool(np.ptp(steps) <= EVEN_STEPS * np.median(steps))
 
 
-def _stored(one: _Slice, name: str) -> NDArray[Any]:
-    """Return the stored pixels (rows, columns) of one slice."""
-    try:
-        with _quiet():
-            dataset = pydicom.dcmread(one.path)
-            _require_decoder(dataset, name)
-            pixels: NDArray[Any] = dataset.pixel_array
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        told = "truncated or damaged pixels"
-        msg = f"{name}: {one.path.name}: {told} ({type(error).__name__})"
-        raise UnreadableError(msg) from None
-    if pixels.shape != one.shape:
-        msg = f"{name}: {one.path.name}: pixels of another size than its header says"
-        raise UnreadableError(msg)
-    return pixels
+def _each(
+    origin: Origin,
+    part: str,
+    mark: str,
+    groups: Mapping[str, list[Frame]],
+    places: Mapping[int, int],
+) -> Iterator[Stack]:
+    """Yield volumes of their own for each value of a mark."""
+    names = _mark_names(mark, list(groups))
+    for name, group in zip(names, groups.values(), strict=True):
+        yield from _of_marked(origin, _joined(part, name), group, places)
 
 
-def _require_decoder(dataset: Dataset, name: str) -> None:
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_compressed:
-        return
-    try:
-        ready = get_decoder(syntax).is_available
-    except NotImplementedError:
-        msg = f"{name}: compressed as {syntax.name}, which cannot be decoded"
-        raise UnsupportedError(msg, hint="Convert the series to NIfTI first.") from None
-    if not ready:
-        msg = f"{name}: compressed as {syntax.name}, and no decoder is installed"
-        raise MissingDecoderError(msg)
+def _of_marked(
+    origin: Origin, part: str, group: list[Frame], places: Mapping[int, int]
+) -> Iterator[Stack]:
+    counted = Counter(places[id(frame)] for frame in group)
+    if max(counted.values()) == 1:
+        yield _single(origin, part, group)
+    else:
+        yield from _told_apart(origin, part, group, places)
+
+
+def _by_mark(frames: Sequence[Frame], mark: str) -> dict[str, list[Frame]]:
+    groups: defaultdict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[getattr(frame.marks, mark)].append(frame)
+    return {value: groups[value] for value in sorted(groups, key=marks.order)}
+
+
+def _mark_names(mark: str, values: Sequence[str]) -> list[str]:
+    """Name groups by a word that tells their marks apart, or by a count."""
+    if mark != "kind":
+        return [f"{mark[0]}{count}" for count in range(1, len(values) + 1)]
+    words = [value.upper().split("\\") for value in values]
+    own = [
+        [
+            word
+            for word in one
+            if all(word not in other for other in words if other != one)
+        ]
+        for one in words
+    ]
+    names = ["-".join(word.lower() for word in one if word.isalnum()) for one in own]
+    distinct = len(set(names)) == len(names) and all(names)
+    return names if distinct else [f"k{n}" for n in range(1, len(values) + 1)]
+
+
+def _joined(part: str, name: str) -> str:
+    return f"{part}_{name}" if part else name
+
+
+def heights_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Return how far each image lies along the slice normal."""
+    normal = normal_of(frames[0])
+    return np.array([normal @ np.array(frame.position_mm) for frame in frames])
+
+
+def ordered(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Return images by their place along the slice normal."""
+    places = [round(float(height), 4) for height in heights_mm(frames)]
+    keyed = sorted(
+        zip(places, frames, strict=True),
+        key=lambda pair: (
+            pair[0],
+            math.inf if pair[1].number is None else pair[1].number,
+            pair[1].path,
+            pair[1].index,
+        ),
+    )
+    return tuple(frame for _, frame in keyed)

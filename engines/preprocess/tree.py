@@ -20,7 +20,7 @@ from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.scans import Found, find_scans, read_scan
+from engines.scans import Found, find_scans, read_case
 from engines.volume import Volume, nifti_bytes, read_mask
 
 Slices = Literal["all", "central"]
@@ -99,7 +99,7 @@ class _Case:
     @property
     def subject(self) -> str:
         """Whom the scan shows; DICOM is filed by patient, in the topmost folder."""
-        if self.found.path.is_dir():
+        if self.found.stack is not None:
             return self.target.parts[0]
         return split.subject_of(str(self.target))
 
@@ -233,7 +233,8 @@ class PrepareRun:
     def _read(self, job: batch.Job) -> _Read:
         case = self._by_name[job.name]
         with job.timed("read"):
-            scan = read_scan(case.found)
+            scan, notes = read_case(case.found)
+            job.notes += notes
             require_scan(scan, case.found.path.name)
             scan = to_hounsfield(scan)
             modality = self.settings.recipe.modality

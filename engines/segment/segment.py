@@ -31,7 +31,7 @@ from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes.choose import PRECISIONS, Choice, choose
 from engines.runtimes.devices import pick
-from engines.scans import Found, find_scans, read_scan
+from engines.scans import Found, find_scans, read_case
 from engines.segment import clean, fuse, locate, native, slices, views
 from engines.segment.native import UNCERTAIN
 from engines.volume import Volume, write_nifti
@@ -288,7 +288,8 @@ class SegmentRun:
 
     def _read(self, job: batch.Job, found: Found) -> Prepared:
         with job.timed("read"):
-            scan = read_scan(found)
+            scan, notes = read_case(found)
+            job.notes += notes
             require_scan(scan, found.path.name)
             scan = to_hounsfield(scan)
             job.notes += require_modality(

@@ -18,7 +18,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from engines.convert.series import is_dicom, read_series, series_in
+from engines.convert.assemble import read_series
+from engines.convert.series import is_dicom, series_in
 from engines.errors import (
     DuplicateSliceError,
     GeometryError,

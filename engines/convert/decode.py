@@ -1,0 +1,256 @@
+"""Decode the pixels of frames.
+
+Plain pixels are read straight from their place in the file; everything else goes
+through pydicom and the decoders it finds (its own for RLE, Pillow for JPEG, and
+those of the ``dicom`` extra). A file that does not name its transfer syntax, or
+names a wrong one, is told by its first bytes.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_fragments
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from engines.convert.frames import Frame
+from engines.convert.headers import DAMAGE
+from engines.errors import (
+    InputError,
+    MissingDecoderError,
+    UnreadableError,
+    UnsupportedError,
+)
+
+_PLAIN = {
+    str(ImplicitVRLittleEndian): (4, 4),
+    str(ExplicitVRLittleEndian): (8, 4),
+}
+"""Transfer syntax -> where in the element of the pixels its length is, and how long."""
+
+_PIXEL_TAG = b"\xe0\x7f\x10\x00"
+_UNDEFINED = 0xFFFFFFFF
+_GREY = ("MONOCHROME1", "MONOCHROME2", "")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_JPEG_KINDS = {
+    0xC0: JPEGBaseline8Bit,
+    0xC1: JPEGExtended12Bit,
+    0xC3: JPEGLossless,
+    0xF7: JPEGLSLossless,
+}
+"""Second byte of the marker that begins a frame -> transfer syntax."""
+
+
+def stored(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
+    """Yield each frame with its stored pixels, (rows, columns) or (rows, columns, 3).
+
+    To be called inside ``headers.quiet``. A file is opened once for neighbours that
+    lie in it. Frames with a lookup table
+    come back with the table applied.
+
+    Raises:
+        UnreadableError: truncated or damaged pixels.
+        UnsupportedError: a palette, or a syntax that nothing decodes.
+        MissingDecoderError: a decoder must be installed first.
+    """
+    for path, group in groupby(frames, key=lambda frame: frame.path):
+        together = list(group)
+        try:
+            yield from _of_file(together)
+        except InputError as error:
+            msg = f"{path.name}: {error}"
+            raise type(error)(msg, hint=error.hint) from None
+        except DAMAGE as error:
+            msg = f"{path.name}: truncated or damaged pixels ({type(error).__name__})"
+            raise UnreadableError(msg) from None
+
+
+def require_decoder(syntax: str) -> None:
+    """Refuse a transfer syntax that cannot be decoded here.
+
+    Raises:
+        UnsupportedError: nothing decodes it.
+        MissingDecoderError: a decoder must be installed first.
+    """
+    uid = UID(syntax)
+    if not syntax or (not uid.is_private and not uid.is_transfer_syntax):
+        return  # told by the first bytes of the pixels
+    if not uid.is_private and not uid.is_compressed:
+        return
+    try:
+        ready = get_decoder(uid).is_available
+    except NotImplementedError:
+        msg = f"compressed as {uid.name}, which cannot be decoded"
+        raise UnsupportedError(msg, hint="Convert the series to NIfTI first.") from None
+    if not ready:
+        msg = f"compressed as {uid.name}, and no decoder is installed"
+        raise MissingDecoderError(msg)
+
+
+def _of_file(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
+    first = frames[0]
+    _check_kind(first)
+    if is_plain(first):
+        read = _plain(frames)
+    else:
+        require_decoder(first.pixels.syntax)
+        read = _decoded(frames)
+    for frame, image in zip(frames, read, strict=True):
+        yield frame, _tile(frame, image)
+
+
+def _check_kind(frame: Frame) -> None:
+    photometric = frame.pixels.photometric
+    if frame.pixels.samples == 1 and photometric in _GREY:
+        return
+    if frame.pixels.samples == 3 and photometric in _COLOUR:
+        return
+    msg = f"{photometric or 'unknown'} pixels with {frame.pixels.samples} sample(s)"
+    raise UnsupportedError(msg, hint="Give the original images, not pictures of them.")
+
+
+def is_plain(frame: Frame) -> bool:
+    """Say whether a frame can be read straight from its place in the file."""
+    pixels = frame.pixels
+    return (
+        frame.at >= 0
+        and pixels.syntax in _PLAIN
+        and pixels.samples == 1
+        and not pixels.lut
+        and pixels.bits_allocated in (8, 16)
+        and 0 < pixels.bits_stored <= pixels.bits_allocated
+        and pixels.high_bit == pixels.bits_stored - 1
+    )
+
+
+def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
+    first = frames[0]
+    pixels = first.pixels
+    length_at, length_bytes = _PLAIN[pixels.syntax]
+    sign = "i" if pixels.signed else "u"
+    dtype = np.dtype(f"<{sign}{pixels.bits_allocated // 8}")
+    size = pixels.shape[0] * pixels.shape[1] * dtype.itemsize
+    with first.path.open("rb") as file:
+        file.seek(first.at)
+        head = file.read(length_at + length_bytes)
+        length = int.from_bytes(head[length_at:], "little")
+        if head[:4] != _PIXEL_TAG or length == _UNDEFINED:
+            yield from _decoded(frames)
+            return
+        if length < size * pixels.frames:
+            msg = f"truncated: {length} of {size * pixels.frames} bytes of pixels"
+            raise UnreadableError(msg)
+        for _, tiles in groupby(frames, key=_image_of):
+            same = list(tiles)
+            file.seek(first.at + len(head) + size * _image_of(same[0]))
+            content = file.read(size)
+            if len(content) < size:
+                msg = f"truncated: {len(content)} of {size} bytes of pixels"
+                raise UnreadableError(msg)
+            image = np.frombuffer(content, dtype).reshape(pixels.shape)
+            image = _used_bits(image, pixels.bits_stored)
+            yield from (image for _ in same)
+
+
+def _image_of(frame: Frame) -> int:
+    """Return which stored image a frame is, or is a tile of."""
+    return 0 if frame.tiles else frame.index
+
+
+def _used_bits(image: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Clear the bits above the stored ones, which may hold overlays."""
+    spare = 8 * image.dtype.itemsize - bits
+    return (image << spare) >> spare if spare else image
+
+
+def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
+    dataset = pydicom.dcmread(frames[0].path, force=True)
+    _name_syntax(dataset)
+    require_decoder(str(dataset.file_meta.TransferSyntaxUID))
+    for frame, image in zip(frames, _images(dataset, frames), strict=True):
+        if image.shape[:2] != frame.pixels.shape:
+            msg = "pixels of another size than the header says"
+            raise UnreadableError(msg)
+        yield apply_modality_lut(image, dataset) if frame.pixels.lut else image
+
+
+def _images(dataset: Dataset, frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
+    wanted = [_image_of(frame) for frame in frames]
+    if frames[0].pixels.frames > 1:
+        return iter_pixels(dataset, indices=wanted)
+    return iter([dataset.pixel_array] * len(wanted))
+
+
+def _tile(frame: Frame, image: NDArray[Any]) -> NDArray[Any]:
+    if not frame.tiles:
+        return image
+    rows, columns = frame.shape
+    top = frame.index // frame.tiles * rows
+    left = frame.index % frame.tiles * columns
+    return image[top : top + rows, left : left + columns]
+
+
+def _name_syntax(dataset: Dataset) -> None:
+    """Put the right transfer syntax into a header that has none or a wrong one."""
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None:
+        meta = dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    named = UID(str(meta.get("TransferSyntaxUID") or ""))
+    element: Any = dataset.get_item("PixelData")
+    packed = element is not None and element.length in (_UNDEFINED, None)
+    known = named.is_private or named.is_transfer_syntax
+    if (known and named.is_compressed == packed) or element is None:
+        return
+    if packed:
+        meta.TransferSyntaxUID = _told_by_pixels(dataset.PixelData)
+        element.is_undefined_length = True
+        return
+    implicit, little = dataset.original_encoding
+    plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
+
+
+def _told_by_pixels(content: bytes) -> UID:
+    """Return the transfer syntax that the first bytes of compressed pixels show.
+
+    Raises:
+        UnsupportedError: none that is known.
+    """
+    fragments = list(generate_fragments(content))
+    start = next((part for part in fragments[1:] if len(part) > 4), b"")
+    if start.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP")):
+        return JPEG2000Lossless
+    if start.startswith(b"\xff\xd8"):
+        return _kind_of_jpeg(start)
+    if len(start) >= 64 and 1 <= int.from_bytes(start[:4], "little") <= 15:
+        return RLELossless
+    msg = "compressed in a way that neither the header nor the pixels tell"
+    raise UnsupportedError(msg, hint="Export the series again without compression.")
+
+
+def _kind_of_jpeg(start: bytes) -> UID:
+    place = 2
+    while place + 4 <= len(start) and start[place] == 0xFF:
+        if start[place + 1] in _JPEG_KINDS:
+            return _JPEG_KINDS[start[place + 1]]
+        place += 2 + int.from_bytes(start[place + 2 : place + 4], "big")
+    msg = "a kind of JPEG that cannot be decoded"
+    raise UnsupportedError(msg, hint="Export the series again without compression.")

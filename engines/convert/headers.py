@@ -1,0 +1,287 @@
+"""Read the header of a DICOM file into records of its images.
+
+A header is read once; a frame of plain pixels knows where they begin in the file.
+"""
+
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from engines.convert import mosaic, multiframe
+from engines.convert.frames import (
+    GEOMETRY,
+    Frame,
+    Origin,
+    Pixels,
+    Shared,
+    decimal,
+    digest,
+    floats,
+    integer,
+)
+from engines.convert.marks import marks_of
+
+LOCALIZER, NO_IMAGE, SCREENSHOT = "localizer", "no image", "screenshot"
+"""Why an object is left out."""
+
+SLICED_MODALITIES = ("CT", "MR", "PT", "NM")
+"""Whose slices must say where they lie; other images without a place are left out."""
+
+DAMAGE = (
+    InvalidDicomError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    AssertionError,
+    struct.error,
+    MemoryError,
+)
+"""What a damaged file makes pydicom and the decoders raise."""
+
+MAX_PIXELS = 1 << 28
+"""More pixels in an image than any scanner makes: the header is damaged."""
+
+
+@dataclass(slots=True)
+class _Quiet:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    switches: ExitStack = field(default_factory=ExitStack)
+    inside: int = 0
+
+
+_QUIET = _Quiet()
+_SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+_TAGS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "ImageType",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "StudyDate",
+    "StudyTime",
+    "SeriesNumber",
+    "SeriesDescription",
+    "InstanceNumber",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "AcquisitionNumber",
+    "AcquisitionTime",
+    "ContentTime",
+    "TriggerTime",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "EchoNumbers",
+    "EchoTime",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    *GEOMETRY,
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    _SHARED,
+    _EACH,
+)
+_SIEMENS_CSA = (0x00290010, 0x00291010)
+_WANTED = [*map(Tag, _TAGS), *map(Tag, _SIEMENS_CSA)]
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class FrameReader:
+    """Reads headers; equal records of different files become the same object."""
+
+    _pool: dict[Any, Any] = field(default_factory=dict)
+
+    def read(self, path: Path) -> list[Frame] | str:
+        """Return the images in ``path``, or in a word why it is left out.
+
+        Raises:
+            one of ``DAMAGE``: the file is no intact DICOM.
+        """
+        header, at = _header(path)
+        with quiet():
+            left_out = _left_out(header)
+            return left_out or self._frames(path, header, at)
+
+    def _frames(self, path: Path, header: Dataset, at: int) -> list[Frame]:
+        pixels = self._shared(_pixels(header))
+        origin = self._shared(_origin(header, path))
+        base = Frame(
+            path,
+            0,
+            0,
+            at,
+            origin,
+            pixels,
+            pixels.shape,
+            _geometry(header, "PixelSpacing", self._shared),
+            _geometry(header, "ImagePositionPatient", self._shared),
+            _geometry(header, "ImageOrientationPatient", self._shared),
+            decimal(header.get("RescaleSlope")),
+            decimal(header.get("RescaleIntercept")),
+            str(header.get("RescaleType") or ""),
+            decimal(header.get("SliceThickness")),
+            integer(header.get("InstanceNumber")),
+            digest(header.get("SOPInstanceUID")),
+            self._shared(marks_of(header)),
+        )
+        if mosaic.is_mosaic(header):
+            return mosaic.tiles(base, header)
+        if header.get(_EACH) or pixels.frames > 1:
+            return multiframe.frames(base, header, self._shared)
+        return [base]
+
+    def _shared(self, item: Item) -> Item:
+        kept: Item = self._pool.setdefault(item, item)
+        return kept
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom from printing header values, which may name a patient.
+
+    Python's and pydicom's switches hold for all threads: the first one in turns them
+    off, the last one out turns them back.
+    """
+    with _QUIET.lock:
+        if _QUIET.inside == 0:
+            _QUIET.switches.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            off = pydicom.config.disable_value_validation()
+            _QUIET.switches.enter_context(off)
+        _QUIET.inside += 1
+    try:
+        yield
+    finally:
+        with _QUIET.lock:
+            _QUIET.inside -= 1
+            if _QUIET.inside == 0:
+                _QUIET.switches.close()
+
+
+def _header(path: Path) -> tuple[Dataset, int]:
+    """Return the header of ``path`` and where the element of its pixels begins."""
+    with quiet(), path.open("rb") as file:
+        header = pydicom.dcmread(
+            file, stop_before_pixels=True, specific_tags=[*_WANTED], force=True
+        )
+        for keyword in _TAGS:  # values are parsed here, where pydicom is quiet
+            header.get(keyword)
+        deflated = _syntax(header) == DeflatedExplicitVRLittleEndian
+        at = -1 if deflated else file.tell()
+    kind = _kind(header)
+    if (not kind or "Image Storage" in kind) and not header.get("Rows"):
+        msg = "the header ends too early"
+        raise ValueError(msg)
+    return header, at
+
+
+def _syntax(header: Dataset) -> str:
+    meta = getattr(header, "file_meta", None)
+    return str((meta or {}).get("TransferSyntaxUID") or "")
+
+
+def _kind(header: Dataset) -> str:
+    meta = getattr(header, "file_meta", None) or {}
+    uid = header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
+    return UID(str(uid)).name if uid else ""
+
+
+def _left_out(header: Dataset) -> str:
+    if not header.get("Rows") or header.get("Modality") in ("SEG", "RTDOSE"):
+        return NO_IMAGE
+    kinds = header.get("ImageType") or ()
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if any(str(kind).upper() == "LOCALIZER" for kind in kinds):
+        return LOCALIZER
+    placed = header.get("ImagePositionPatient") or _EACH in header
+    sliced = header.get("Modality") in SLICED_MODALITIES
+    if not placed and (not sliced or "Secondary Capture" in _kind(header)):
+        return SCREENSHOT
+    return ""
+
+
+def _pixels(header: Dataset) -> Pixels:
+    rows, columns = int(header.Rows), int(header.Columns)
+    if not 0 < rows * columns <= MAX_PIXELS:
+        msg = f"{rows} x {columns} pixels"
+        raise ValueError(msg)
+    bits = int(header.get("BitsAllocated") or 16)
+    stored = int(header.get("BitsStored") or bits)
+    high = header.get("HighBit")
+    return Pixels(
+        _syntax(header),
+        (rows, columns),
+        int(header.get("SamplesPerPixel") or 1),
+        str(header.get("PhotometricInterpretation") or ""),
+        int(header.get("PlanarConfiguration") or 0),
+        bits,
+        stored,
+        stored - 1 if high is None else int(high),
+        bool(int(header.get("PixelRepresentation") or 0)),
+        max(1, int(header.get("NumberOfFrames") or 1)),
+        "ModalityLUTSequence" in header,
+    )
+
+
+def _origin(header: Dataset, path: Path) -> Origin:
+    """Return what tells the series; without a UID, folder and texts stand for it."""
+    number = integer(header.get("SeriesNumber"))
+    description = str(header.get("SeriesDescription") or "")
+    names = ("PatientID", "PatientName", "PatientBirthDate")
+    patient = "\0".join(str(header.get(name) or "") for name in names)
+    uid = str(header.get("SeriesInstanceUID") or "")
+    if not uid:
+        when = (str(header.get(key) or "") for key in ("StudyDate", "StudyTime"))
+        told = (path.parent.name, patient, *when, str(number), description)
+        uid = "\0".join(told)
+    return Origin(
+        digest(uid),
+        digest(patient.strip("\0")),
+        digest(header.get("StudyInstanceUID")),
+        number,
+        str(header.get("Modality") or ""),
+        description,
+        _kind(header),
+        digest(header.get("FrameOfReferenceUID")),
+    )
+
+
+def _geometry(header: Dataset, keyword: str, shared: Shared) -> Any:  # noqa: ANN401
+    return shared(floats(header, keyword, GEOMETRY[keyword]))

@@ -1,0 +1,69 @@
+"""Siemens mosaics: the slices of one MR volume as tiles of one large image.
+
+The header places the large image as if it were one slice; the tiles lie in its
+middle. Source: the layout is explained in nibabel's DICOM documentation
+(nipy.org/nibabel/dicom/dicom_mosaic.html), whose reader of the private CSA header is
+used here.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from engines.convert.frames import Frame
+from engines.convert.marks import text
+
+
+def is_mosaic(header: Dataset) -> bool:
+    """Say whether the image is a Siemens mosaic."""
+    return "MOSAIC" in text(header.get("ImageType")).upper().split("\\")
+
+
+def tiles(base: Frame, header: Dataset) -> list[Frame]:
+    """Return the slices of a mosaic, in the order of its tiles.
+
+    Raises:
+        ValueError: the private header does not say how many slices there are or how
+            far apart.
+    """
+    from nibabel.nicom import csareader  # warns when imported: callers are quiet
+
+    csa = csareader.get_csa_header(header, "image")
+    count = csareader.get_n_mosaic(csa) if csa else None
+    step_mm = header.get("SpacingBetweenSlices") or base.thickness_mm
+    if csa is not None:
+        step_mm = csareader.get_scalar(csa, "SpacingBetweenSlices") or step_mm
+    if not count or base.missing or not step_mm:
+        msg = "a mosaic whose private header does not tell its slices"
+        raise ValueError(msg)
+    side = math.ceil(math.sqrt(count))
+    rows, columns = base.shape[0] // side, base.shape[1] // side
+    across, down = np.array(base.directions).reshape(2, 3)
+    between_rows_mm, between_columns_mm = base.spacing_mm or (0.0, 0.0)
+    corner = (
+        np.array(base.position_mm)
+        + across * between_columns_mm * (base.shape[1] - columns) / 2
+        + down * between_rows_mm * (base.shape[0] - rows) / 2
+    )
+    normal = np.cross(across, down)
+    stored = csareader.get_slice_normal(csa)
+    if stored is not None and np.dot(stored, normal) < 0:
+        normal = -normal
+    return [
+        replace(
+            base,
+            index=tile,
+            tiles=side,
+            shape=(rows, columns),
+            position_mm=_tuple(corner + tile * float(step_mm) * normal),
+        )
+        for tile in range(int(count))
+    ]
+
+
+def _tuple(values: Any) -> tuple[float, float, float]:  # noqa: ANN401
+    x, y, z = (float(value) for value in values)
+    return x, y, z

@@ -1,0 +1,92 @@
+"""Frames of multi-frame objects: enhanced CT, MR and PET, and their legacy copies.
+
+What a frame says of itself lies in its functional groups, else in those that all
+frames share, else (some vendors) at the top of the header.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from engines.convert import marks
+from engines.convert.frames import Frame, Shared, floats
+
+_FRAME_TYPES = (
+    "CTImageFrameTypeSequence",
+    "MRImageFrameTypeSequence",
+    "PETFrameTypeSequence",
+)
+_VALUES = "PixelValueTransformationSequence"
+
+
+def frames(base: Frame, header: Dataset, shared: Shared) -> list[Frame]:
+    """Return the frames of a multi-frame object.
+
+    Args:
+        base: what the top of the header says.
+        header: of the object.
+        shared: makes equal records the same object.
+    """
+    together = _first(header, "SharedFunctionalGroupsSequence")
+    each = header.get("PerFrameFunctionalGroupsSequence") or ()
+    found = []
+    for index in range(base.pixels.frames):
+        own = each[index] if index < len(each) else Dataset()
+
+        def group(name: str, own: Dataset = own) -> Dataset:
+            return _first(own, name) or _first(together, name)
+
+        measures = group("PixelMeasuresSequence")
+        plane = floats(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+        position = floats(group("PlanePositionSequence"), "ImagePositionPatient", 3)
+        spacing = floats(measures, "PixelSpacing", 2)
+        values = group(_VALUES)
+        found.append(
+            replace(
+                base,
+                index=index,
+                position_mm=position or (base.position_mm if not each else None),
+                directions=shared(plane or base.directions),
+                spacing_mm=shared(spacing or base.spacing_mm),
+                slope=_number(values, "RescaleSlope", base.slope),
+                intercept=_number(values, "RescaleIntercept", base.intercept),
+                units=str(values.get("RescaleType") or base.units),
+                thickness_mm=_number(measures, "SliceThickness", base.thickness_mm),
+                number=index + 1,
+                marks=shared(_marks(base.marks, group)),
+            )
+        )
+    return found
+
+
+def _first(dataset: Dataset, name: str) -> Dataset:
+    items = dataset.get(name)
+    return items[0] if items else Dataset()
+
+
+def _number(dataset: Dataset, keyword: str, otherwise: float | None) -> float | None:
+    value = dataset.get(keyword)
+    return otherwise if value in (None, "") else float(value)
+
+
+def _marks(base: marks.Marks, group: Any) -> marks.Marks:  # noqa: ANN401
+    content = group("FrameContentSequence")
+    kinds = (marks.text(group(name).get("FrameType")) for name in _FRAME_TYPES)
+    diffusion = group("MRDiffusionSequence")
+    gradient = _first(diffusion, "DiffusionGradientDirectionSequence")
+    b_value = marks.text(diffusion.get("DiffusionBValue"))
+    direction = marks.text(gradient.get("DiffusionGradientOrientation"))
+    echo = marks.text(group("MREchoSequence").get("EffectiveEchoTime"))
+    trigger = group("CardiacSynchronizationSequence")
+    own = {
+        "kind": next((kind for kind in kinds if kind), ""),
+        "stack": marks.text(content.get("StackID")),
+        "echo": echo,
+        "b_value": f"{b_value} {direction}".strip(),
+        "temporal": marks.text(content.get("TemporalPositionIndex")),
+        "acquisition": marks.text(content.get("FrameAcquisitionNumber")),
+        "trigger": marks.text(trigger.get("NominalCardiacTriggerDelayTime")),
+        "acquired": marks.text(content.get("FrameAcquisitionDateTime")),
+    }
+    return base._replace(**{key: value for key, value in own.items() if value})
