@@ -218,6 +218,19 @@ def _model_folders(variable: str) -> Iterator[Finding]:
         yield Finding(variable, os.pathsep.join(given) or "not set")
 
 
+def decoders() -> Iterator[Finding]:
+    """Say which kinds of compressed DICOM can be decoded."""
+    from engines.convert.decode import missing_decoders
+    from engines.errors import MissingDecoderError
+
+    missing = missing_decoders()
+    if missing:
+        told = f"none for {', '.join(missing)}"
+        yield Finding("DICOM decoders", told, "warning", MissingDecoderError.hint)
+    else:
+        yield Finding("DICOM decoders", "all kinds")
+
+
 def storage() -> Iterator[Finding]:
     """Say whether the folder for temporary files can be used."""
     folder = Path(tempfile.gettempdir())
@@ -242,5 +255,6 @@ CHECKS: dict[str, Check] = {
     "memory": memory,
     "graphics": graphics,
     "models": models,
+    "decoders": decoders,
     "storage": storage,
 }

@@ -27,6 +27,9 @@ from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
 from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
 
+DISC_DIRECTORY = "DICOMDIR"
+"""File that lists the others on a disc; what it says is not needed to find them."""
+
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*")
 """How label maps are called; they are results or truth, never scans."""
 
@@ -161,6 +164,7 @@ def survey(
         images: whether image files are wanted too, or DICOM only.
     """
     search = _Search(avoid.resolve() if avoid else None, images)
+    inputs = [_disc(path) for path in inputs]
     folders = [path for path in inputs if path.is_dir()]
     others = [path for path in inputs if not path.is_dir()]
     found = [one for folder in folders for one in _in_folder(folder, search)]
@@ -204,6 +208,12 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
 def is_label_map(path: Path) -> bool:
     """Say whether ``path`` is called like a label map."""
     return any(fnmatchcase(path.name, pattern) for pattern in LABEL_MAP_PATTERNS)
+
+
+def _disc(path: Path) -> Path:
+    """Return the folder of a disc for its directory file, else ``path``."""
+    directory = path.name.upper() == DISC_DIRECTORY and path.is_file()
+    return path.parent if directory else path
 
 
 def _in_folder(root: Path, search: _Search) -> list[Found]:
@@ -340,10 +350,15 @@ def _dicom_scans(dicom: _Dicom, search: _Search) -> Iterator[Found]:
         _common([places[path] for path in stack.files]) for stack in grouped.stacks
     ]
     count = Counter(home.name for home in homes)
+    taken: Counter[str] = Counter()
     for stack, home in zip(grouped.stacks, homes, strict=True):
-        several = count[home.name] > 1
-        name = f"{home.name}_{stack.origin.digest}" if several else home.name
-        name = f"{name}_{stack.part}" if several and stack.part else name
+        name = home.name
+        if count[name] > 1:
+            parts = (name, stack.origin.digest, stack.part)
+            name = "_".join(part for part in parts if part)
+        taken[name] += 1
+        if taken[name] > 1:
+            name = f"{name}_{taken[name]}"
         held = tuple(dicom.held)
         yield Found(name, home.shown, stack.files, stack=stack, held=held)
     yield from _unreadable(grouped.unreadable, places, set(count))

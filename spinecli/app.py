@@ -4,6 +4,7 @@ Command modules import their engine inside the function, so that ``spine --help`
 loads none of the scientific libraries.
 """
 
+import signal
 from functools import partial
 from typing import Annotated
 
@@ -66,5 +67,6 @@ def spine(
 
 
 def main() -> None:
-    """Run the program."""
+    """Run the program; a polite end from outside counts as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="spine")

@@ -101,6 +101,9 @@ class _Live:
         self._lock = threading.Lock()
 
     def expect(self, total: int) -> None:
+        with self._lock:
+            self._stages.clear()
+            self._describe()
         self._progress.update(self._task, total=total)
 
     def stage(self, case_name: str, stage: str) -> None:

@@ -189,6 +189,7 @@ _WARNED = (
     "single_slice",
     "no_rescale",
     "gantry_tilt",
+    "tilt_only_told",
     "series_gap",
     "uneven_slices",
     "inconsistent_slope",

@@ -55,6 +55,9 @@ TOLD_STEPS = 5
 
 TOLD_FILES = 3
 
+TOLD_TILT_DEG = 0.5
+"""A smaller tilt in the header is rounding."""
+
 Duplicates = Literal["error", "first", "last"]
 
 
@@ -402,6 +405,13 @@ def _remarks(volume: Sequence[Frame], layout: Layout) -> Iterator[Finding]:
     if abs(rows_mm - columns_mm) > geometry.GRID_TOLERANCE_MM:
         msg = f"pixels are not square: {columns_mm:g} x {rows_mm:g} mm"
         yield Finding("non_square_pixels", msg)
+    told = first.gantry_deg
+    if told and np.isfinite(told) and abs(told) > TOLD_TILT_DEG and not layout.tilted:
+        msg = (
+            f"the header tells a gantry tilt of {told:g} degrees, but the slices are "
+            "placed upright: if they were not corrected, the volume is sheared"
+        )
+        yield Finding("tilt_only_told", msg)
     step = float(np.median(np.diff(layout.heights_mm)))
     thick = first.thickness_mm
     if thick and np.isfinite(thick) and thick > step + PLACE_TOLERANCE_MM:

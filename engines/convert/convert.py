@@ -127,6 +127,7 @@ class ConvertRun:
         self.output = output
         self.settings = settings
         self.told = told
+        told("series", "find")
         seen = survey(
             inputs, settings.include, settings.exclude, avoid=output, images=False
         )

@@ -19,6 +19,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -27,7 +28,9 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -39,6 +42,19 @@ from engines.errors import (
     UnreadableError,
     UnsupportedError,
 )
+
+COMPRESSED = (
+    RLELossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+)
+"""The transfer syntaxes that scans are compressed in."""
 
 _PLAIN = {
     str(ImplicitVRLittleEndian): (4, 4),
@@ -103,6 +119,12 @@ def require_decoder(syntax: str) -> None:
     if not ready:
         msg = f"compressed as {uid.name}, and no decoder is installed"
         raise MissingDecoderError(msg)
+
+
+def missing_decoders() -> list[str]:
+    """Return the names of compressed transfer syntaxes that nothing here decodes."""
+    kinds = {uid: get_decoder(uid) for uid in COMPRESSED}
+    return [uid.name for uid, decoder in kinds.items() if not decoder.is_available]
 
 
 def _of_file(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:

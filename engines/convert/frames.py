@@ -97,6 +97,7 @@ class Frame:
         units: rescale type, empty if not given.
         number: instance number.
         instance: hash of the instance UID, empty if there is none.
+        gantry_deg: tilt of the gantry as the header tells it.
     """
 
     path: Path
@@ -116,6 +117,7 @@ class Frame:
     number: int | None
     instance: str
     marks: Marks
+    gantry_deg: float | None = None
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -98,6 +98,7 @@ _TAGS = (
     "DiffusionGradientOrientation",
     "SliceThickness",
     "SpacingBetweenSlices",
+    "GantryDetectorTilt",
     "NumberOfFrames",
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -160,6 +161,7 @@ class FrameReader:
             integer(header.get("InstanceNumber")),
             digest(header.get("SOPInstanceUID")),
             self._shared(marks_of(header)),
+            decimal(header.get("GantryDetectorTilt")),
         )
         if mosaic.is_mosaic(header):
             return mosaic.tiles(base, header)

@@ -182,9 +182,8 @@ def _plain(header: Dataset, hidden: frozenset[str]) -> Iterator[tuple[str, Any]]
                 value = round(number * factor, 9)
                 yield key, int(value) if key in _WHOLE else value
             continue
-        text = _texts(value)
-        words = text if isinstance(text, list) else [text]
-        if all(scrubbed(word, hidden) for word in words if word):
+        text = scrubbed(_texts(value), hidden)
+        if text:
             yield key, text
 
 
@@ -286,6 +285,7 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
         return None
 
 
-def _texts(value: Any) -> Any:  # noqa: ANN401
+def _texts(value: Any) -> str:  # noqa: ANN401
+    """Return several values as dcm2niix does, with ``_`` between them."""
     several = isinstance(value, MultiValue | list | tuple)
-    return [str(part) for part in value] if several else str(value)
+    return "_".join(str(part) for part in value) if several else str(value)

@@ -21,7 +21,7 @@ Source = Annotated[
 Target = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[OUT]",
+        metavar="OUT",
         help="Folder for the NIfTI files; not needed with --list.",
         file_okay=False,
         show_default=False,
