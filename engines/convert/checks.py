@@ -50,6 +50,9 @@ SMALLEST_STEP = 0.5
 MAX_PLACES = 10_000
 """A grid of more slices than any scan has comes from a damaged header."""
 
+MAX_SCALE = 1e9
+"""A larger slope or intercept comes from a damaged header."""
+
 TOLD_STEPS = 5
 """Of more different steps than these, messages give the range only."""
 
@@ -251,10 +254,10 @@ def _fatal(error: InputError) -> Finding:
 
 def _rescaling(stack: Stack, repairs: Repairs) -> Iterator[Finding]:
     frames = stack.frames
-    bad = [f for f in frames if not _finite(f.slope) or not _finite(f.intercept)]
+    bad = [f for f in frames if not _sane(f.slope) or not _sane(f.intercept)]
     if bad or any(frame.slope == 0 for frame in frames):
         name = (bad or [f for f in frames if f.slope == 0])[0].path.name
-        msg = f"{name}: the rescale slope or intercept is not a number, or zero"
+        msg = f"{name}: the rescale slope or intercept is no sane number"
         yield _fatal(UnreadableError(msg))
         return
     units = sorted({frame.units for frame in frames if frame.units})
@@ -274,8 +277,8 @@ def _rescaling(stack: Stack, repairs: Repairs) -> Iterator[Finding]:
         yield Finding("no_rescale", msg)
 
 
-def _finite(value: float | None) -> bool:
-    return value is None or bool(np.isfinite(value))
+def _sane(value: float | None) -> bool:
+    return value is None or (bool(np.isfinite(value)) and abs(value) <= MAX_SCALE)
 
 
 def _shown(value: float | None) -> str:

@@ -18,6 +18,9 @@ from engines.convert.marks import Marks
 
 DIGEST_LENGTH = 8
 
+MAX_NUMBER = 1e7
+"""No patient lies further away than this, in mm."""
+
 GEOMETRY = {
     "ImagePositionPatient": 3,
     "ImageOrientationPatient": 6,
@@ -134,12 +137,13 @@ def digest(uid: object) -> str:
 
 
 def floats(dataset: Dataset, keyword: str, count: int) -> Any:  # noqa: ANN401
-    """Return ``count`` finite numbers, or None if the header does not hold them."""
+    """Return ``count`` sane numbers, or None if the header does not hold them."""
     try:
         values = tuple(float(value) for value in dataset.get(keyword) or ())
     except (ValueError, TypeError):
         return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+    sane = np.isfinite(values).all() and all(abs(v) < MAX_NUMBER for v in values)
+    return values if len(values) == count and sane else None
 
 
 def decimal(value: object) -> float | None:

@@ -69,6 +69,8 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+MAX_FRAMES = 100_000
+
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _TAGS = (
     "SOPClassUID",
@@ -244,6 +246,10 @@ def _pixels(header: Dataset) -> Pixels:
     if not 0 < rows * columns <= MAX_PIXELS:
         msg = f"{rows} x {columns} pixels"
         raise ValueError(msg)
+    frames = max(1, int(header.get("NumberOfFrames") or 1))
+    if frames > MAX_FRAMES:
+        msg = f"{frames} frames"
+        raise ValueError(msg)
     bits = int(header.get("BitsAllocated") or 16)
     stored = int(header.get("BitsStored") or bits)
     high = header.get("HighBit")
@@ -257,7 +263,7 @@ def _pixels(header: Dataset) -> Pixels:
         stored,
         stored - 1 if high is None else int(high),
         bool(int(header.get("PixelRepresentation") or 0)),
-        max(1, int(header.get("NumberOfFrames") or 1)),
+        frames,
         "ModalityLUTSequence" in header,
     )
 

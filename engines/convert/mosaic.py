@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from engines.convert.frames import Frame
+from engines.convert.frames import MAX_NUMBER, Frame
 from engines.convert.marks import text
+
+MAX_TILES = 10_000
 
 
 def is_mosaic(header: Dataset) -> bool:
@@ -36,7 +38,9 @@ def tiles(base: Frame, header: Dataset) -> list[Frame]:
     step_mm = header.get("SpacingBetweenSlices") or base.thickness_mm
     if csa is not None:
         step_mm = csareader.get_scalar(csa, "SpacingBetweenSlices") or step_mm
-    if not count or base.missing or not step_mm:
+    count, step_mm = int(count or 0), float(step_mm or 0)
+    sane = 0 < count <= MAX_TILES and 0 < abs(step_mm) < MAX_NUMBER
+    if not sane or base.missing or min(base.shape) < count**0.5:
         msg = "a mosaic whose private header does not tell its slices"
         raise ValueError(msg)
     side = math.ceil(math.sqrt(count))
@@ -58,9 +62,9 @@ def tiles(base: Frame, header: Dataset) -> list[Frame]:
             index=tile,
             tiles=side,
             shape=(rows, columns),
-            position_mm=_tuple(corner + tile * float(step_mm) * normal),
+            position_mm=_tuple(corner + tile * step_mm * normal),
         )
-        for tile in range(int(count))
+        for tile in range(count)
     ]
 
 
