@@ -8,6 +8,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -38,7 +39,7 @@ _DAMAGE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Unpacked:
     """An archive's files, there as long as this record is.
 
@@ -49,7 +50,9 @@ class Unpacked:
 
     archive: Path
     root: Path
-    _folder: tempfile.TemporaryDirectory[str]
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
 
     def shown(self, path: Path) -> Path:
         """Return how a file of the folder is called to the user."""
@@ -75,20 +78,20 @@ def unpack(archive: Path) -> Unpacked:
         UnsupportedError: locked with a password.
         OutputError: the temporary disk is too small.
     """
-    folder = tempfile.TemporaryDirectory(prefix="spine-")
-    root = Path(folder.name)
+    root = Path(tempfile.mkdtemp(prefix="spine-"))
+    unpacked = Unpacked(archive, root)
     zipped = suffix_of(archive) in ZIP_SUFFIXES
     steps: Callable[[Path, Path], None] = _unzip if zipped else _untar
     try:
         steps(archive, root)
     except _DAMAGE as error:
-        folder.cleanup()
+        shutil.rmtree(root, ignore_errors=True)
         msg = f"{archive.name}: cannot be unpacked ({type(error).__name__})"
         raise UnreadableError(msg) from None
     except BaseException:
-        folder.cleanup()
+        shutil.rmtree(root, ignore_errors=True)
         raise
-    return Unpacked(archive, root, folder)
+    return unpacked
 
 
 def _unzip(archive: Path, root: Path) -> None:

@@ -175,6 +175,9 @@ def findings_of(stack: Stack, repairs: Repairs = NONE) -> list[Finding]:
     once = distinct(volume)
     if len(once) > 1:
         layout = layout_of(once)
+        if (np.diff(layout.heights_mm) < DUPLICATE_MM).any():
+            beside = MixedSeriesError("stacks that lie side by side")
+            return [_fatal(beside), *found]
         found += [*_tilt(layout, repairs), *_steps(layout, repairs)]
         found += _remarks(once, layout)
     return found
@@ -286,9 +289,10 @@ def _shown(value: float | None) -> str:
 
 
 def _undecodable(stack: Stack) -> Iterator[Finding]:
-    for syntax in dict.fromkeys(frame.pixels.syntax for frame in stack.frames):
+    kinds = ((f.pixels.syntax, f.pixels.bits_stored) for f in stack.frames)
+    for syntax, bits in dict.fromkeys(kinds):
         try:
-            decode.require_decoder(syntax)
+            decode.require_decoder(syntax, bits)
         except (UnsupportedError, MissingDecoderError) as error:
             yield _fatal(error)
 
@@ -351,10 +355,6 @@ def _steps(layout: Layout, repairs: Repairs) -> Iterator[Finding]:
     if layout.even:
         return
     if not layout.gaps:
-        if (steps_mm < DUPLICATE_MM).any():
-            msg = "stacks that lie side by side"
-            yield _fatal(MixedSeriesError(msg))
-            return
         uneven = UnevenSlicesError(
             f"slices are unevenly spaced, {_told_steps(steps_mm)} mm apart"
         )

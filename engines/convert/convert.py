@@ -224,9 +224,9 @@ class ConvertRun:
                 made,
                 keep_identifiers=self.settings.keep_identifiers,
             )
-            write_json(beside, told)
             about = _provenance(case.stack, made)
             write_scan(nifti, made.planes, made.grid, about)
+            write_json(beside, told)
         details = {"made_from": self._fingerprint(case), "volume": _volume(made)}
         return job.done({"nifti": str(nifti), "sidecar": str(beside)}, details)
 

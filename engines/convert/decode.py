@@ -56,12 +56,13 @@ COMPRESSED = (
 )
 """The transfer syntaxes that scans are compressed in."""
 
-_PLAIN = {
-    str(ImplicitVRLittleEndian): (4, 4),
-    str(ExplicitVRLittleEndian): (8, 4),
-}
-"""Transfer syntax -> where in the element of the pixels its length is, and how long."""
+_PLAIN = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian))
+_SHORT_HEAD, _LONG_HEAD = 8, 12
+"""Bytes before the pixels where their kind is implicit, and where it is named."""
 
+_PIXEL_KINDS = (b"OW", b"OB", b"UN")
+_BYTE = 8
+_DEEP_DECODER = "pylibjpeg"
 _PIXEL_TAG = b"\xe0\x7f\x10\x00"
 _UNDEFINED = 0xFFFFFFFF
 _GREY = ("MONOCHROME1", "MONOCHROME2", "")
@@ -99,26 +100,37 @@ def stored(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
             raise UnreadableError(msg) from None
 
 
-def require_decoder(syntax: str) -> None:
+def require_decoder(syntax: str, bits: int = 8) -> None:
     """Refuse a transfer syntax that cannot be decoded here.
+
+    Args:
+        syntax: its UID; one that is not known is passed over.
+        bits: that are stored of each pixel.
 
     Raises:
         UnsupportedError: nothing decodes it.
         MissingDecoderError: a decoder must be installed first.
     """
     uid = UID(syntax)
-    if not syntax or (not uid.is_private and not uid.is_transfer_syntax):
-        return  # told by the first bytes of the pixels
-    if not uid.is_private and not uid.is_compressed:
+    standard = _is_standard(uid)
+    if standard and not uid.is_compressed:
         return
+    if not standard and not (syntax and uid.is_private):
+        return  # told by the first bytes of the pixels
     try:
-        ready = get_decoder(uid).is_available
+        decoder = get_decoder(uid)
     except NotImplementedError:
         msg = f"compressed as {uid.name}, which cannot be decoded"
         raise UnsupportedError(msg, hint="Convert the series to NIfTI first.") from None
-    if not ready:
+    if not decoder.is_available:
         msg = f"compressed as {uid.name}, and no decoder is installed"
         raise MissingDecoderError(msg)
+    deep = uid == JPEGExtended12Bit and bits > _BYTE
+    if deep and _DEEP_DECODER not in decoder.available_plugins:
+        msg = f"compressed as {uid.name} with {bits} bits, which nothing here decodes"
+        raise UnsupportedError(
+            msg, hint="Run: pip install pylibjpeg-libjpeg (GPL), or export it anew."
+        )
 
 
 def missing_decoders() -> list[str]:
@@ -133,7 +145,7 @@ def _of_file(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
     if is_plain(first):
         read = _plain(frames)
     else:
-        require_decoder(first.pixels.syntax)
+        require_decoder(first.pixels.syntax, first.pixels.bits_stored)
         read = _decoded(frames)
     for frame, image in zip(frames, read, strict=True):
         yield frame, _tile(frame, image)
@@ -158,22 +170,22 @@ def is_plain(frame: Frame) -> bool:
         and pixels.samples == 1
         and not pixels.lut
         and pixels.bits_allocated in (8, 16)
-        and 0 < pixels.bits_stored <= pixels.bits_allocated
-        and pixels.high_bit == pixels.bits_stored - 1
+        and 0 < pixels.bits_stored <= pixels.high_bit + 1 <= pixels.bits_allocated
     )
 
 
 def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
     first = frames[0]
     pixels = first.pixels
-    length_at, length_bytes = _PLAIN[pixels.syntax]
     sign = "i" if pixels.signed else "u"
     dtype = np.dtype(f"<{sign}{pixels.bits_allocated // 8}")
     size = pixels.shape[0] * pixels.shape[1] * dtype.itemsize
     with first.path.open("rb") as file:
         file.seek(first.at)
-        head = file.read(length_at + length_bytes)
-        length = int.from_bytes(head[length_at:], "little")
+        head = file.read(_SHORT_HEAD)
+        if head[4:6] in _PIXEL_KINDS:  # whatever syntax the file names
+            head += file.read(_LONG_HEAD - _SHORT_HEAD)
+        length = int.from_bytes(head[-4:], "little")
         if head[:4] != _PIXEL_TAG or length == _UNDEFINED:
             yield from _decoded(frames)
             return
@@ -188,7 +200,7 @@ def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
                 msg = f"truncated: {len(content)} of {size} bytes of pixels"
                 raise UnreadableError(msg)
             image = np.frombuffer(content, dtype).reshape(pixels.shape)
-            image = _used_bits(image, pixels.bits_stored)
+            image = _used_bits(image, pixels.bits_stored, pixels.high_bit)
             yield from (image for _ in same)
 
 
@@ -197,16 +209,19 @@ def _image_of(frame: Frame) -> int:
     return 0 if frame.tiles else frame.index
 
 
-def _used_bits(image: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Clear the bits above the stored ones, which may hold overlays."""
-    spare = 8 * image.dtype.itemsize - bits
-    return (image << spare) >> spare if spare else image
+def _used_bits(image: NDArray[Any], bits: int, high_bit: int) -> NDArray[Any]:
+    """Return the stored bits alone; those around them may hold overlays."""
+    held = 8 * image.dtype.itemsize
+    above, spare = held - 1 - high_bit, held - bits
+    return (image << above) >> spare if spare else image
 
 
 def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
     dataset = pydicom.dcmread(frames[0].path, force=True)
     _name_syntax(dataset)
-    require_decoder(str(dataset.file_meta.TransferSyntaxUID))
+    require_decoder(
+        str(dataset.file_meta.TransferSyntaxUID), frames[0].pixels.bits_stored
+    )
     for frame, image in zip(frames, _images(dataset, frames), strict=True):
         if image.shape[:2] != frame.pixels.shape:
             msg = "pixels of another size than the header says"
@@ -230,6 +245,10 @@ def _tile(frame: Frame, image: NDArray[Any]) -> NDArray[Any]:
     return image[top : top + rows, left : left + columns]
 
 
+def _is_standard(uid: UID) -> bool:
+    return bool(uid) and not uid.is_private and uid.is_transfer_syntax
+
+
 def _name_syntax(dataset: Dataset) -> None:
     """Put the right transfer syntax into a header that has none or a wrong one."""
     meta = getattr(dataset, "file_meta", None)
@@ -238,12 +257,11 @@ def _name_syntax(dataset: Dataset) -> None:
     named = UID(str(meta.get("TransferSyntaxUID") or ""))
     element: Any = dataset.get_item("PixelData")
     packed = element is not None and element.length in (_UNDEFINED, None)
-    known = named.is_private or named.is_transfer_syntax
-    if (known and named.is_compressed == packed) or element is None:
+    if element is None or (_is_standard(named) and named.is_compressed == packed):
         return
     if packed:
         meta.TransferSyntaxUID = _told_by_pixels(dataset.PixelData)
-        element.is_undefined_length = True
+        dataset["PixelData"].is_undefined_length = True
         return
     implicit, little = dataset.original_encoding
     plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian

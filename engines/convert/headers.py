@@ -6,6 +6,7 @@ A header is read once; a frame of plain pixels knows where they begin in the fil
 import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ DAMAGE = (
     RecursionError,
     AssertionError,
     struct.error,
+    zlib.error,
     MemoryError,
 )
 """What a damaged file makes pydicom and the decoders raise."""

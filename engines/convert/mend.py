@@ -21,6 +21,9 @@ from engines.geometry import Affine, Grid
 MOST_SLICES = 2
 """Uneven slices become at most so many times as many even ones."""
 
+WHOLE_PIXELS = 1e-3
+"""A shift this close to whole pixels needs no interpolation."""
+
 MAX_GROWTH = 4
 """An image that shearing makes so many times wider is no gantry tilt."""
 
@@ -118,11 +121,11 @@ def _moved(
     count: int,
     outside: Any,  # noqa: ANN401
 ) -> NDArray[Any]:
-    whole = math.floor(shift)
+    whole = math.floor(shift + WHOLE_PIXELS)
     part = shift - whole
     lines = np.moveaxis(image, axis, 0)
     made = np.full((count, lines.shape[1]), outside, image.dtype)
-    if part < 1e-6:
+    if part < WHOLE_PIXELS:
         last = min(count, whole + len(lines))
         made[whole:last] = lines[: last - whole]
     else:

@@ -148,12 +148,17 @@ def record(
 
 
 def secrets(header: Dataset) -> frozenset[str]:
-    """Return the parts of what names patient, staff or visit, in lower case."""
+    """Return the parts of what names patient, staff, visit or day, in lower case."""
     found: set[str] = set()
     for element in _named(header):
-        for word in re.split(r"[\W_]+", str(element.value)):
-            if len(word) >= _LONG_ENOUGH:
-                found.add(word.lower())
+        text = str(element.value)
+        words = re.split(r"[\W_]+", text)
+        found |= {word.lower() for word in words if len(word) >= _LONG_ENOUGH}
+        day = re.fullmatch(r"(\d{4})(\d\d)(\d\d)", text)
+        if element.VR == "DA" and day is not None:
+            year, month, date = day.groups()
+            found |= {f"{year}{gap}{month}{gap}{date}" for gap in "-./_"}
+            found |= {f"{date}{gap}{month}{gap}{year}" for gap in ("-", ".", "/", "")}
     return frozenset(found)
 
 
@@ -165,9 +170,9 @@ def scrubbed(text: str, hidden: frozenset[str]) -> str:
 
 def _named(header: Dataset) -> Iterator[pydicom.DataElement]:
     """Yield what names somebody; words like sex or hospital are no secrets here."""
-    ids = ("PatientID", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
+    ids = ("PatientID", "OtherPatientIDs", "AccessionNumber")
     for element in header:
-        if element.VR == "PN" or element.keyword in ids:
+        if element.VR in ("PN", "DA") or element.keyword in ids:
             yield element
 
 
@@ -218,7 +223,7 @@ def _spine(stack: Stack, made: Assembled) -> dict[str, Any]:
         "Files": len(stack.files),
         "TransferSyntax": [UID(s).name if s else "not named" for s in syntaxes],
         "Repairs": dict(made.repairs),
-        "Warnings": [note.message for note in made.warnings],
+        "Warnings": [note.code for note in made.warnings],  # messages name files
     }
     if stack.part:
         told["Part"] = stack.part
@@ -244,11 +249,11 @@ def _axis_values(stack: Stack) -> list[Any]:
 
 def _seconds(time: str) -> float | None:
     """Return a DICOM time of day (HHMMSS.F, perhaps after a date) in seconds."""
-    found = re.fullmatch(r"(?:\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d+)?)(?:[+-]\d{4})?", time)
+    found = re.fullmatch(r"(?:\d{8})?(\d\d)(\d\d)(\d\d(?:\.\d+)?)?(?:[+-]\d{4})?", time)
     if found is None:
         return None
     hours, minutes, seconds = found.groups()
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds or 0)
 
 
 def _find(header: Dataset, keyword: str) -> Any:  # noqa: ANN401
