@@ -182,7 +182,12 @@ def write_nifti(
 
 
 def write_scan(
-    path: Path, planes: Planes, grid: Grid, provenance: Mapping[str, Any]
+    path: Path,
+    planes: Planes,
+    grid: Grid,
+    provenance: Mapping[str, Any],
+    *,
+    timed: bool = False,
 ) -> None:
     """Write a scan that no NIfTI header came with, whole or not at all.
 
@@ -191,6 +196,7 @@ def write_scan(
         planes: the voxels.
         grid: of each volume.
         provenance: what the header says of how the file was made.
+        timed: whether the fourth axis is one of time.
     """
     large = max(planes.shape) > np.iinfo(np.int16).max
     header = nib.Nifti2Header() if large else nib.Nifti1Header()
@@ -198,7 +204,7 @@ def write_scan(
     header.set_data_dtype(planes.dtype)
     header.set_qform(grid.affine, code=1)
     header.set_sform(grid.affine, code=1)
-    header.set_xyzt_units("mm", "sec" if len(planes.shape) > 3 else None)
+    header.set_xyzt_units("mm", "sec" if timed else None)
     header["scl_slope"], header["scl_inter"] = 1, 0
     _add_provenance(header, provenance)
     head = BytesIO()

@@ -17,6 +17,7 @@ from engines.convert.headers import DAMAGE
 from engines.convert.series import LeftOut, Stack
 from engines.errors import (
     NameClashError,
+    OutputError,
     SettingsError,
     SpineError,
     UnreadableError,
@@ -225,8 +226,13 @@ class ConvertRun:
                 keep_identifiers=self.settings.keep_identifiers,
             )
             about = _provenance(case.stack, made)
-            write_scan(nifti, made.planes, made.grid, about)
-            write_json(beside, told)
+            timed = case.stack.axis == "time"
+            write_scan(nifti, made.planes, made.grid, about, timed=timed)
+            try:
+                write_json(beside, told)
+            except OutputError:
+                nifti.unlink(missing_ok=True)
+                raise
         details = {"made_from": self._fingerprint(case), "volume": _volume(made)}
         return job.done({"nifti": str(nifti), "sidecar": str(beside)}, details)
 
@@ -243,7 +249,8 @@ def _cases(found: Sequence[Found], settings: ConvertSettings) -> Iterator[_Case]
             continue
         for stack in one.stack.split() if settings.split else (one.stack,):
             parted = len(one.stack.volumes) > 1 and settings.split
-            name = f"{one.name}_{stack.part}" if parted else one.name
+            bare = one.name.removesuffix(f"_{one.stack.part}")
+            name = f"{bare}_{stack.part}" if parted else one.name
             here = replace(one, name=name, stack=stack)
             try:
                 yield _Case(here, _target(stack, name, settings))

@@ -7,7 +7,7 @@ Coordinates stay in DICOM's LPS mm.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ class Origin:
         study: hash of the study's UID.
         number: what the scanner numbered the series, None if it did not.
         modality: ``CT``, ``MR`` and so on, empty if the header does not say.
-        description: what the scanner's user called the series.
         kind: name of the SOP class.
         place: hash of the frame of reference.
+        description: what the scanner's user called the series; may differ.
     """
 
     digest: str
@@ -52,9 +52,9 @@ class Origin:
     study: str
     number: int | None
     modality: str
-    description: str
     kind: str
     place: str
+    description: str = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,9 +287,9 @@ def _origin(header: Dataset, path: Path) -> Origin:
         digest(header.get("StudyInstanceUID")),
         number,
         str(header.get("Modality") or ""),
-        description,
         _kind(header),
         digest(header.get("FrameOfReferenceUID")),
+        description,
     )
 
 

@@ -10,7 +10,7 @@ nobody's name.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,6 +39,15 @@ MIN_SLICES = 3
 EVEN_STEPS = 0.2
 """Steps of a stack may differ by this much of the usual one and still be even."""
 
+ORIGIN_WORDS = {
+    "study": "study",
+    "number": "series number",
+    "modality": "modality",
+    "kind": "kind of object",
+    "place": "frame of reference",
+}
+"""Fields of ``Origin`` in which images of one UID may differ, in words."""
+
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _BARE_STARTS = (
     b"\x08\x00\x00\x00",
@@ -57,7 +66,7 @@ class Stack:
     Attributes:
         origin: what the images have in common.
         part: what tells this volume from others of its series, as part of a name.
-        axis: what the fourth axis counts, empty for one volume.
+        mark: field of ``Marks`` that tells the volumes apart, empty for one volume.
         steps: value of the fourth axis for each volume; one for a single volume.
         volumes: the images of each step, from foot to head of the slice normal
             once ordered; images at one place follow each other.
@@ -67,11 +76,16 @@ class Stack:
 
     origin: Origin
     part: str
-    axis: str
+    mark: str
     steps: tuple[str, ...]
     volumes: tuple[tuple[Frame, ...], ...]
     notes: tuple[Note, ...] = ()
     orientations: int = 1
+
+    @property
+    def axis(self) -> str:
+        """What the fourth axis counts, empty for one volume."""
+        return marks.AXES.get(self.mark, "")
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -100,7 +114,7 @@ class Stack:
             replace(
                 self,
                 part=_joined(self.part, f"{letter}{count:02d}"),
-                axis="",
+                mark="",
                 steps=(step,),
                 volumes=(volume,),
             )
@@ -202,8 +216,10 @@ def stacks_of(frames: Iterable[Frame]) -> Iterator[Stack]:
         by_uid[frame.origin.digest, frame.origin.patient].append(frame)
     for together in by_uid.values():
         for once in _without_copies(together):
-            for origin, series in _by_origin(once).items():
-                yield from _of_series(origin, series)
+            notes = _shared_uid_note(once)
+            for origin, series in _by_origin(once):
+                for stack in _of_series(origin, series):
+                    yield replace(stack, notes=stack.notes + notes)
 
 
 def direction_of(frame: Frame) -> NDArray[np.float64]:
@@ -252,19 +268,37 @@ def _identity(frame: Frame) -> object:
     return frame.instance or (frame.position_mm, frame.number, frame.marks), frame.index
 
 
-def _by_origin(frames: Sequence[Frame]) -> Mapping[Origin, Sequence[Frame]]:
-    """Group images of one UID by all that their series have in common.
+def _by_origin(frames: Sequence[Frame]) -> Iterator[tuple[Origin, Sequence[Frame]]]:
+    """Yield images of one UID by all that their series have in common.
 
     Where that leaves too few for any volume they stay together, so that it is told
     what they are: images of many kinds under one name.
     """
+    if len({frame.origin.place for frame in frames}) == len(frames) >= MIN_SLICES:
+        frames = [replace(f, origin=replace(f.origin, place="")) for f in frames]
     groups: defaultdict[Origin, list[Frame]] = defaultdict(list)
     for frame in frames:
         groups[frame.origin].append(frame)
     largest = max(len(group) for group in groups.values())
     if len(frames) > len(groups) > 1 and largest < MIN_SLICES:
-        return {frames[0].origin: frames}
-    return groups
+        yield frames[0].origin, frames
+        return
+    yield from groups.items()
+
+
+def _shared_uid_note(frames: Sequence[Frame]) -> tuple[Note, ...]:
+    """Say in what images under one UID differ that become volumes of their own."""
+    origins = list({frame.origin: None for frame in frames})
+    names = [item.name for item in fields(Origin) if item.compare]
+    differing = [n for n in names if len({getattr(o, n) for o in origins}) > 1]
+    if not differing:
+        return ()
+    told = ", ".join(ORIGIN_WORDS[name] for name in differing)
+    message = (
+        f"{len(origins)} kinds of images have the UID of this series; they differ in "
+        f"{told} and are kept apart"
+    )
+    return (Note("shared_uid", message),)
 
 
 def _of_series(origin: Origin, frames: Sequence[Frame]) -> Iterator[Stack]:
@@ -405,7 +439,7 @@ def _told_apart(
         once = same and all(size == len(seats[0]) for size in sizes)
         if once and mark in marks.AXES:
             volumes = tuple(tuple(group) for group in groups.values())
-            yield Stack(origin, part, marks.AXES[mark], tuple(groups), volumes)
+            yield Stack(origin, part, mark, tuple(groups), volumes)
             return
         whole = all(_whole(group, places) for group in groups.values())
         if whole and (same or _overlap(list(groups.values()))):

@@ -98,6 +98,10 @@ IDENTIFIERS = (
 )
 """What gets into the sidecar only when asked for."""
 
+TIMES_OF_DAY = ("acquired", "content")
+UNITS = {"acquired": "s", "content": "s", "trigger": "ms", "b_value": "s/mm2"}
+"""Mark -> unit of the values of the fourth axis."""
+
 _WHOLE = ("SeriesNumber", "AcquisitionNumber", "EchoTrainLength")
 _PHILIPS = {
     "PhilipsRescaleSlope": "RescaleSlope",
@@ -229,13 +233,14 @@ def _spine(stack: Stack, made: Assembled) -> dict[str, Any]:
         told["Part"] = stack.part
     if len(stack.steps) > 1:
         told["FourthAxis"] = stack.axis
+        told["FourthAxisUnit"] = UNITS.get(stack.mark, "")
         told["FourthAxisValues"] = _axis_values(stack)
     return told
 
 
 def _axis_values(stack: Stack) -> list[Any]:
     """Return the values of the fourth axis; times of day count from the first."""
-    if stack.axis == "time":
+    if stack.mark in TIMES_OF_DAY:
         seconds = [_seconds(step) for step in stack.steps]
         if all(second is not None for second in seconds):
             start = seconds[0] or 0.0

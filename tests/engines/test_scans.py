@@ -1,7 +1,11 @@
 """Scans are found whatever the folder looks like, and nothing is lost in silence."""
 
+import gc
 import os
 import shutil
+import tarfile
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,8 @@ from engines.errors import (
     UnsupportedError,
 )
 from engines.files import TEMPORARY_PREFIX
-from engines.scans import Found, find_scans, read_scan
+from engines.scans import Found, find_scans, read_case, read_scan, survey
+from tests import dicom_phantoms as made
 from tests import phantoms
 
 
@@ -250,6 +255,16 @@ def test_dicom_folder_is_a_case(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(found.path).voxels, made.voxels)
 
 
+def test_dicom_case_comes_with_its_images(tmp_path: Path) -> None:
+    paths = phantoms.write_dicom(tmp_path / "in" / "ser", phantoms.volume(axes="LPS"))
+    phantoms.write_nifti(tmp_path / "in" / "x.nii", phantoms.volume())
+    dicom, image = find_scans([tmp_path / "in"])
+
+    assert dicom.stack is not None
+    assert set(dicom.stack.files) == set(dicom.files) == set(paths)
+    assert (image.stack, image.held, dicom.held) == (None, (), ())
+
+
 def test_each_series_of_a_folder_is_a_case(tmp_path: Path) -> None:
     for uid in ("1.2.3", "1.2.4"):
         part = phantoms.write_dicom(tmp_path / uid, phantoms.volume(), uid=uid)
@@ -267,6 +282,250 @@ def test_each_series_of_a_folder_is_a_case(tmp_path: Path) -> None:
     assert names(found) == names(find_scans([tmp_path / "in"]))
     with pytest.raises(UnsupportedError, match="2 scans, where one is needed"):
         read_scan(tmp_path / "in")
+
+
+def test_volumes_of_one_series_are_cases_named_by_their_part(tmp_path: Path) -> None:
+    for axes in ("LPS", "LSP"):
+        scan, edit = made.ct(axes), made.instances(axes)
+        phantoms.write_dicom(tmp_path / "in" / axes, scan, edit=edit)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (tmp_path / "in").rglob("*.dcm"):
+        path.rename(flat / f"{path.parent.name}{path.name}")
+    found = find_scans([flat])
+
+    digest = made.stack_of(sorted(flat.glob("LPS*"))).origin.digest
+    assert names(found) == [f"flat_{digest}_axial", f"flat_{digest}_coronal"]
+    assert [len(one.files) for one in found] == [5, 5]
+
+
+def test_series_split_over_folders_is_one_case_at_the_common_folder(
+    tmp_path: Path,
+) -> None:
+    scan = phantoms.volume(axes="LPS")
+    paths = phantoms.write_dicom(tmp_path / "in" / "p" / "s" / "1", scan)
+    (tmp_path / "in" / "p" / "s" / "2").mkdir()
+    for path in paths[::2]:
+        path.rename(tmp_path / "in" / "p" / "s" / "2" / path.name)
+    (found,) = find_scans([tmp_path / "in"])
+
+    assert (found.name, found.path) == ("p/s", tmp_path / "in" / "p" / "s")
+    assert len(found.files) == 5
+    np.testing.assert_array_equal(read_scan(found).voxels, scan.voxels)
+
+
+def test_series_split_over_the_input_itself_has_its_name(tmp_path: Path) -> None:
+    paths = phantoms.write_dicom(tmp_path / "in" / "a", made.ct())
+    paths[0].rename(tmp_path / "in" / "first.dcm")
+    (found,) = find_scans([tmp_path / "in"])
+
+    assert (found.name, found.path) == ("in", tmp_path / "in")
+
+
+def test_folders_that_only_begin_alike_have_no_common_name(tmp_path: Path) -> None:
+    paths = phantoms.write_dicom(tmp_path / "in" / "x" / "ab", made.ct())
+    (tmp_path / "in" / "x" / "abc").mkdir()
+    paths[0].rename(tmp_path / "in" / "x" / "abc" / "1.dcm")
+
+    assert names(find_scans([tmp_path / "in"])) == ["x"]
+
+
+@pytest.mark.parametrize("count", [5, 3])
+def test_copy_or_extract_in_another_folder_is_a_case_of_its_own(
+    tmp_path: Path, count: int
+) -> None:
+    whole = phantoms.write_dicom(tmp_path / "in" / "whole", made.ct())
+    (tmp_path / "in" / "other").mkdir()
+    for path in whole[:count]:
+        shutil.copy(path, tmp_path / "in" / "other" / f"copy {path.name}")
+    found = find_scans([tmp_path / "in"])
+
+    assert [(one.name, len(one.files)) for one in found] == [
+        ("other", count),
+        ("whole", 5),
+    ]
+    assert all(one.problem is None for one in found)
+
+
+def test_copies_in_one_folder_are_one_case_with_a_note(tmp_path: Path) -> None:
+    paths = phantoms.write_dicom(tmp_path / "in", made.ct())
+    for path in paths:
+        shutil.copy(path, path.with_name(f"copy {path.name}"))
+    (found,) = find_scans([tmp_path / "in"])
+    volume, notes = read_case(found)
+
+    assert len(found.files) == 10
+    np.testing.assert_array_equal(volume.voxels, made.ct().voxels)
+    assert [note.message for note in notes] == [
+        "5 slices that lie where another does were left out (identical)"
+    ]
+
+
+def test_two_patients_under_one_series_uid_stay_apart(tmp_path: Path) -> None:
+    other = made.all_of(made.having(PatientID="2"), made.instances("2"))
+    phantoms.write_dicom(tmp_path / "in" / "a", made.ct())
+    phantoms.write_dicom(tmp_path / "in" / "b", made.ct(), edit=other)
+
+    assert [(one.name, len(one.files)) for one in find_scans([tmp_path / "in"])] == [
+        ("a", 5),
+        ("b", 5),
+    ]
+
+
+def test_two_patients_in_one_folder_have_names_of_their_own(tmp_path: Path) -> None:
+    other = made.all_of(made.having(PatientID="2"), made.instances("2"))
+    phantoms.write_dicom(tmp_path / "in", made.ct())
+    for path in phantoms.write_dicom(tmp_path / "b", made.ct(), edit=other):
+        path.rename(tmp_path / "in" / f"b{path.name}")
+    found = find_scans([tmp_path / "in"])
+
+    assert len(set(names(found))) == 2
+    assert [len(one.files) for one in found] == [5, 5]
+    assert [one.problem for one in found] == [None, None]
+
+
+def test_directory_file_of_a_disc_stands_for_its_folder(tmp_path: Path) -> None:
+    phantoms.write_dicom(tmp_path / "disc" / "A" / "B", made.ct())
+    (tmp_path / "disc" / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    found = find_scans([tmp_path / "disc" / "DICOMDIR"])
+
+    assert "A/B" in names(found)
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """Put the files below ``folder`` into a zip or a tar."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as zipped:
+            for path in files:
+                zipped.write(path, path.relative_to(folder))
+    else:
+        with tarfile.open(archive, "w:gz") as tarred:
+            for path in files:
+                tarred.add(path, path.relative_to(folder).as_posix())
+    return archive
+
+
+@pytest.mark.parametrize("name", ["scans.zip", "scans.tar.gz", "scans.tgz"])
+def test_series_in_an_archive_is_a_case(tmp_path: Path, name: str) -> None:
+    scan = phantoms.volume(axes="LPS")
+    phantoms.write_dicom(tmp_path / "src" / "p 1" / "ser", scan)
+    archive = pack(tmp_path / "src", tmp_path / "in" / "sub" / name)
+    (given,) = find_scans([archive])
+    (below,) = find_scans([tmp_path / "in"])
+
+    assert (given.name, below.name) == ("p 1/ser", "sub/scans/p 1/ser")
+    assert given.path == below.path == archive / "p 1" / "ser"
+    for found in (given, below):
+        np.testing.assert_array_equal(read_scan(found).voxels, scan.voxels)
+
+
+def test_series_at_the_root_of_an_archive_has_its_name(tmp_path: Path) -> None:
+    phantoms.write_dicom(tmp_path / "src", made.ct())
+    archive = pack(tmp_path / "src", tmp_path / "in" / "scan 7.zip")
+
+    assert names(find_scans([archive])) == ["scan 7"]
+    assert names(find_scans([tmp_path / "in"])) == ["scan 7"]
+
+
+def test_archive_beside_an_image_file(tmp_path: Path) -> None:
+    phantoms.write_dicom(tmp_path / "src", made.ct())
+    pack(tmp_path / "src", tmp_path / "in" / "a.zip")
+    phantoms.write_nifti(tmp_path / "in" / "b.nii.gz", phantoms.volume())
+    found = find_scans([tmp_path / "in"])
+
+    assert names(found) == ["a", "b"]
+    assert [one.problem for one in found] == [None, None]
+
+
+def test_image_file_in_an_archive_is_a_case(tmp_path: Path) -> None:
+    scan = phantoms.volume()
+    phantoms.write_nifti(tmp_path / "src" / "deep" / "x.nii.gz", scan)
+    archive = pack(tmp_path / "src", tmp_path / "a.zip")
+    (found,) = find_scans([archive])
+
+    assert (found.name, found.path) == ("deep/x", archive / "deep" / "x.nii.gz")
+    np.testing.assert_array_equal(read_scan(found).voxels, scan.voxels)
+
+
+def test_archive_and_folder_of_one_name_clash(tmp_path: Path) -> None:
+    phantoms.write_dicom(tmp_path / "in" / "a", made.ct(), uid="1.2.3")
+    phantoms.write_nifti(tmp_path / "src" / "x.nii", phantoms.volume())
+    pack(tmp_path / "src", tmp_path / "in" / "a.zip")
+    phantoms.write_nifti(tmp_path / "in" / "a" / "x.nii", phantoms.volume())
+    found = {one.name: one for one in find_scans([tmp_path / "in"])}
+
+    assert isinstance(found["a/x"].problem, NameClashError)
+    assert found["a"].problem is None
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"", UnreadableError), (b"notes", UnreadableError)]
+)
+def test_broken_archive_is_a_problem_beside_a_good_scan(
+    tmp_path: Path, content: bytes, error: type[Exception]
+) -> None:
+    touch(tmp_path, "x.nii")
+    (tmp_path / "a.zip").write_bytes(content)
+    broken, good = find_scans([tmp_path])
+    (given,) = find_scans([tmp_path / "a.zip"])
+
+    assert (broken.name, good.name, given.name) == ("a", "x", "a")
+    for one in (broken, given):
+        assert isinstance(one.problem, error)
+        assert "a.zip: cannot be unpacked" in str(one.problem)
+    assert good.problem is None
+
+
+def test_archive_without_scans_is_a_problem(tmp_path: Path) -> None:
+    touch(tmp_path / "src", "notes.txt")
+    archive = pack(tmp_path / "src", tmp_path / "a.zip")
+    (found,) = find_scans([archive])
+
+    assert isinstance(found.problem, NotFoundError)
+    assert str(found.problem) == f"no scans under {archive}"
+
+
+def test_archive_stays_unpacked_as_long_as_its_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    phantoms.write_dicom(tmp_path / "src", made.ct())
+    found = find_scans([pack(tmp_path / "src", tmp_path / "a.zip")])
+    assert found[0].held[0].archive == tmp_path / "a.zip"
+    gc.collect()
+    assert len([*(tmp_path / "tmp").iterdir()]) == 1
+    del found
+    gc.collect()
+
+    assert [*(tmp_path / "tmp").iterdir()] == []
+
+
+def test_left_out_files_of_an_archive_are_shown_below_it(tmp_path: Path) -> None:
+    scout = made.having(ImageType="LOCALIZER")
+    paths = phantoms.write_dicom(tmp_path / "src" / "s", made.ct(), edit=scout)
+    archive = pack(tmp_path / "src", tmp_path / "a.zip")
+    left_out = survey([archive]).left_out
+
+    assert {one.path for one in left_out} == {archive / "s" / p.name for p in paths}
+
+
+def test_broken_dicom_of_an_archive_is_shown_below_it(tmp_path: Path) -> None:
+    touch(tmp_path / "src", "s/bad.dcm")
+    archive = pack(tmp_path / "src", tmp_path / "a.zip")
+    (found,) = find_scans([archive])
+
+    assert found.path == archive / "s"
+    assert f"1 of 1 DICOM files in {archive / 's'} cannot be read" in str(found.problem)
+
+
+def test_only_dicom_may_be_asked_for(tmp_path: Path) -> None:
+    phantoms.write_dicom(tmp_path / "ser", made.ct())
+    touch(tmp_path, "x.nii", "y.mha")
+
+    assert names([*survey([tmp_path], images=False).found]) == ["ser"]
 
 
 def test_dicom_files_given_directly_are_grouped(tmp_path: Path) -> None:
