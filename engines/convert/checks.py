@@ -335,6 +335,8 @@ def _off_axis(layout: Layout) -> bool:
 def _shifted(layout: Layout) -> float:
     """Return how far a slice lies off the line from the first to the last, or 0."""
     rise = layout.heights_mm - layout.heights_mm[0]
+    if rise[-1] <= 0:
+        return 0.0
     line = (rise / rise[-1])[:, None] * layout.sideways_mm[-1]
     off = float(np.linalg.norm(layout.sideways_mm - line, axis=1).max())
     return off if off > PLACE_TOLERANCE_MM else 0.0

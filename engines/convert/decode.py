@@ -6,6 +6,7 @@ those of the ``dicom`` extra). A file that does not name its transfer syntax, or
 names a wrong one, is told by its first bytes.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,15 +15,18 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragments
+from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -34,8 +38,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from engines.convert.frames import Frame
-from engines.convert.headers import DAMAGE
+from engines.convert import streams
+from engines.convert.frames import Frame, Pixels
+from engines.convert.headers import DAMAGE, quiet
 from engines.errors import (
     InputError,
     MissingDecoderError,
@@ -43,18 +48,23 @@ from engines.errors import (
     UnsupportedError,
 )
 
-COMPRESSED = (
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    JPEG2000Lossless,
-    JPEG2000,
-)
-"""The transfer syntaxes that scans are compressed in."""
+_CHECKED = ("gdcm", "pylibjpeg", "pyjpegls")
+COMPRESSED = {
+    RLELossless: ("pydicom",),
+    JPEGBaseline8Bit: ("pillow", "pylibjpeg"),
+    JPEGExtended12Bit: ("pillow", "pylibjpeg"),
+    JPEGLossless: _CHECKED,
+    JPEGLosslessSV1: _CHECKED,
+    JPEGLSLossless: _CHECKED,
+    JPEGLSNearLossless: _CHECKED,
+    JPEG2000Lossless: ("pylibjpeg", "pillow"),
+    JPEG2000: ("pylibjpeg", "pillow"),
+    HTJ2KLossless: ("pylibjpeg",),
+    HTJ2KLosslessRPCL: ("pylibjpeg",),
+    HTJ2K: ("pylibjpeg",),
+}
+"""Transfer syntax -> decoders, the preferred one first. gdcm ends the program on some
+damaged streams: it gets only those that ``streams`` has checked, never JPEG 2000."""
 
 _PLAIN = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian))
 _SHORT_HEAD, _LONG_HEAD = 8, 12
@@ -66,6 +76,9 @@ _DEEP_DECODER = "pylibjpeg"
 _PIXEL_TAG = b"\xe0\x7f\x10\x00"
 _UNDEFINED = 0xFFFFFFFF
 _GREY = ("MONOCHROME1", "MONOCHROME2", "")
+_HALVED = "YBR_FULL_422"
+"""Colour of which every second pixel has only a part."""
+
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _JPEG_KINDS = {
     0xC0: JPEGBaseline8Bit,
@@ -111,23 +124,24 @@ def require_decoder(syntax: str, bits: int = 8) -> None:
         UnsupportedError: nothing decodes it.
         MissingDecoderError: a decoder must be installed first.
     """
-    uid = UID(syntax)
+    with quiet():
+        uid = UID(syntax)
+        name = uid.name
     standard = _is_standard(uid)
     if standard and not uid.is_compressed:
         return
     if not standard and not (syntax and uid.is_private):
         return  # told by the first bytes of the pixels
-    try:
-        decoder = get_decoder(uid)
-    except NotImplementedError:
-        msg = f"compressed as {uid.name}, which cannot be decoded"
-        raise UnsupportedError(msg, hint="Convert the series to NIfTI first.") from None
-    if not decoder.is_available:
-        msg = f"compressed as {uid.name}, and no decoder is installed"
+    if uid not in COMPRESSED:
+        msg = f"compressed as {name}, which cannot be decoded"
+        raise UnsupportedError(msg, hint="Convert the series to NIfTI first.")
+    plugin = _plugin(uid)
+    if not plugin:
+        msg = f"compressed as {name}, and no decoder is installed"
         raise MissingDecoderError(msg)
-    deep = uid == JPEGExtended12Bit and bits > _BYTE
-    if deep and _DEEP_DECODER not in decoder.available_plugins:
-        msg = f"compressed as {uid.name} with {bits} bits, which nothing here decodes"
+    available = get_decoder(uid).available_plugins
+    if uid == JPEGExtended12Bit and bits > _BYTE and _DEEP_DECODER not in available:
+        msg = f"compressed as {name} with {bits} bits, which nothing here decodes"
         raise UnsupportedError(
             msg, hint="Run: pip install pylibjpeg-libjpeg (GPL), or export it anew."
         )
@@ -135,8 +149,13 @@ def require_decoder(syntax: str, bits: int = 8) -> None:
 
 def missing_decoders() -> list[str]:
     """Return the names of compressed transfer syntaxes that nothing here decodes."""
-    kinds = {uid: get_decoder(uid) for uid in COMPRESSED}
-    return [uid.name for uid, decoder in kinds.items() if not decoder.is_available]
+    return [uid.name for uid in COMPRESSED if not _plugin(uid)]
+
+
+def _plugin(syntax: UID) -> str:
+    """Return the decoder to use for a transfer syntax, empty if none is there."""
+    there = get_decoder(syntax).available_plugins
+    return next((name for name in COMPRESSED[syntax] if name in there), "")
 
 
 def _of_file(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
@@ -189,6 +208,8 @@ def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
         if head[:4] != _PIXEL_TAG or length == _UNDEFINED:
             yield from _decoded(frames)
             return
+        file.seek(size * pixels.frames, os.SEEK_CUR)
+        _check_rest(file.read(max(0, length - size * pixels.frames)))
         if length < size * pixels.frames:
             msg = f"truncated: {length} of {size * pixels.frames} bytes of pixels"
             raise UnreadableError(msg)
@@ -231,9 +252,45 @@ def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
 
 def _images(dataset: Dataset, frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
     wanted = [_image_of(frame) for frame in frames]
-    if frames[0].pixels.frames > 1:
-        return iter_pixels(dataset, indices=wanted)
+    pixels = frames[0].pixels
+    syntax = dataset.file_meta.TransferSyntaxUID
+    plugin = _plugin(syntax) if syntax.is_compressed else ""
+    _check_stored(dataset, pixels, plugin)
+    if pixels.frames > 1:
+        return iter_pixels(dataset, indices=wanted, decoding_plugin=plugin)
+    dataset.pixel_array_options(decoding_plugin=plugin)
     return iter([dataset.pixel_array] * len(wanted))
+
+
+def _check_stored(dataset: Dataset, pixels: Pixels, plugin: str) -> None:
+    """Refuse pixels that their decoder cannot be trusted with."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    count = pixels.shape[0] * pixels.shape[1]
+    if not plugin:
+        size = count * pixels.samples * pixels.bits_allocated // 8 * pixels.frames
+        if pixels.photometric != _HALVED:
+            _check_rest(dataset.PixelData[size:])
+        return
+    if syntax != RLELossless and COMPRESSED[syntax] != _CHECKED:
+        return
+    for stream in generate_frames(dataset.PixelData, number_of_frames=pixels.frames):
+        if syntax == RLELossless:
+            streams.check_rle(stream, count)
+        else:
+            streams.check_jpeg(
+                stream, pixels.shape, pixels.samples, pixels.bits_allocated
+            )
+
+
+def _check_rest(rest: bytes) -> None:
+    """Refuse more pixels than the header tells of; padding is no pixels.
+
+    Raises:
+        UnreadableError: there are more.
+    """
+    if len(rest) > 1 and rest.strip(b"\0"):
+        msg = f"{len(rest)} bytes more of pixels than the header tells of"
+        raise UnreadableError(msg)
 
 
 def _tile(frame: Frame, image: NDArray[Any]) -> NDArray[Any]:

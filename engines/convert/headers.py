@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
@@ -41,16 +41,16 @@ SLICED_MODALITIES = ("CT", "MR", "PT", "NM")
 
 DAMAGE = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     EOFError,
     ValueError,
     TypeError,
-    KeyError,
-    IndexError,
+    LookupError,
+    ArithmeticError,
     AttributeError,
     RuntimeError,
     NotImplementedError,
-    OverflowError,
     RecursionError,
     AssertionError,
     struct.error,
@@ -211,7 +211,7 @@ def _header(path: Path) -> tuple[Dataset, int]:
             header.get(keyword)
         deflated = _syntax(header) == DeflatedExplicitVRLittleEndian
         at = -1 if deflated else file.tell()
-    kind = _kind(header)
+        kind = _kind(header)
     if (not kind or "Image Storage" in kind) and not header.get("Rows"):
         msg = "the header ends too early"
         raise ValueError(msg)

@@ -30,9 +30,12 @@ def frames(base: Frame, header: Dataset, shared: Shared) -> list[Frame]:
     """
     together = _first(header, "SharedFunctionalGroupsSequence")
     each = header.get("PerFrameFunctionalGroupsSequence") or ()
+    if each and len(each) != base.pixels.frames:
+        msg = f"{base.pixels.frames} frames, of which {len(each)} say where they lie"
+        raise ValueError(msg)
     found = []
     for index in range(base.pixels.frames):
-        own = each[index] if index < len(each) else Dataset()
+        own = each[index] if each else Dataset()
 
         def group(name: str, own: Dataset = own) -> Dataset:
             return _first(own, name) or _first(together, name)

@@ -5,6 +5,7 @@ texts (series description, protocol) are dropped when they hold a part of what t
 header tells about the patient.
 """
 
+import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from pydicom.uid import UID
 
 from engines import __version__
 from engines.convert.assemble import Assembled
-from engines.convert.headers import quiet
+from engines.convert.headers import DAMAGE, quiet
 from engines.convert.series import Stack
 
 MILLI = 1e-3
@@ -140,14 +141,15 @@ def record(
         told = dict(_plain(header, hidden))
         if keep_identifiers:
             told |= dict(_identifiers(header))
-        if str(header.get("Manufacturer") or "").lower().startswith("philips"):
+        if str(_value(header, "Manufacturer") or "").lower().startswith("philips"):
             told |= dict(_philips(header))
     told["ImageType"] = [part for part in first.marks.kind.split("\\") if part]
     if first.directions is not None:
         told["ImageOrientationPatientDICOM"] = list(first.directions)
     told["ConversionSoftware"] = "spine"
     told["ConversionSoftwareVersion"] = __version__
-    told["Spine"] = _spine(stack, made)
+    with quiet():
+        told["Spine"] = _spine(stack, made)
     return told
 
 
@@ -175,7 +177,7 @@ def scrubbed(text: str, hidden: frozenset[str]) -> str:
 def _named(header: Dataset) -> Iterator[pydicom.DataElement]:
     """Yield what names somebody; words like sex or hospital are no secrets here."""
     ids = ("PatientID", "OtherPatientIDs", "AccessionNumber")
-    for element in header:
+    for element in _sound(header):
         if element.VR in ("PN", "DA") or element.keyword in ids:
             yield element
 
@@ -198,13 +200,13 @@ def _plain(header: Dataset, hidden: frozenset[str]) -> Iterator[tuple[str, Any]]
 
 def _identifiers(header: Dataset) -> Iterator[tuple[str, Any]]:
     for keyword in IDENTIFIERS:
-        value = header.get(keyword)
+        value = _value(header, keyword)
         if value not in (None, ""):
             yield keyword, _texts(value)
 
 
 def _philips(header: Dataset) -> Iterator[tuple[str, float]]:
-    each = header.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
+    each = _value(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]
     own = each[0].get(_PHILIPS_FRAME)
     private = own.value[0] if own is not None and _is_items(own.value) else Dataset()
     numbers = {key: _number(_find(header, word)) for key, word in _PHILIPS.items()}
@@ -213,6 +215,23 @@ def _philips(header: Dataset) -> Iterator[tuple[str, float]]:
     for key, number in numbers.items():
         if number is not None:
             yield key, number
+
+
+def _sound(dataset: Dataset) -> Iterator[pydicom.DataElement]:
+    """Yield the elements that can be read; a damaged one is none to rely on."""
+    for tag in sorted(dataset.keys()):
+        try:
+            yield dataset[tag]
+        except DAMAGE:
+            continue
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:  # noqa: ANN401
+    """Return a value, None where it is missing or damaged."""
+    try:
+        return dataset.get(keyword)
+    except DAMAGE:
+        return None
 
 
 def _is_items(value: object) -> bool:
@@ -267,7 +286,7 @@ def _find(header: Dataset, keyword: str) -> Any:  # noqa: ANN401
         if name is None:
             continue
         for dataset in _levels(header):
-            value = dataset.get(name)
+            value = _value(dataset, name)
             if value not in (None, ""):
                 return value
     return None
@@ -276,10 +295,10 @@ def _find(header: Dataset, keyword: str) -> Any:  # noqa: ANN401
 def _levels(header: Dataset) -> Iterator[Dataset]:
     yield header
     for group in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        items = header.get(group)
+        items = _value(header, group)
         if not items:
             continue
-        for element in items[0]:
+        for element in _sound(items[0]):
             if _is_items(element.value):
                 yield element.value[0]
 
@@ -290,9 +309,10 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
     if isinstance(value, MultiValue | list | tuple):
         value = value[0] if len(value) else None
     try:
-        return None if value is None else float(value)
+        number = float("nan" if value is None else value)
     except (ValueError, TypeError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _texts(value: Any) -> str:  # noqa: ANN401

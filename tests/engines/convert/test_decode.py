@@ -281,10 +281,20 @@ def test_pixels_shorter_than_the_matrix_are_unreadable(tmp_path: Path) -> None:
         pixels_of(path)
 
 
-def test_pixels_longer_than_the_matrix_are_read(tmp_path: Path) -> None:
-    path, values = slice_in(tmp_path, made.having(Rows=5))
+def test_more_pixels_than_the_header_tells_of_are_refused(tmp_path: Path) -> None:
+    path, _ = slice_in(tmp_path, made.having(Rows=5))
 
-    np.testing.assert_array_equal(pixels_of(path).astype(int) - 1024, values[:5])
+    with pytest.raises(UnreadableError, match="14 bytes more of pixels"):
+        pixels_of(path)
+
+
+def test_padding_after_the_pixels_is_no_pixels(tmp_path: Path) -> None:
+    def pad(_: int, dataset: Dataset) -> None:
+        dataset.PixelData += bytes(20)
+
+    path, values = slice_in(tmp_path, pad)
+
+    np.testing.assert_array_equal(pixels_of(path).astype(int) - 1024, values)
 
 
 def test_file_that_vanished_is_unreadable(tmp_path: Path) -> None:
