@@ -11,7 +11,15 @@ from types import MappingProxyType
 from typing import Literal
 
 Region = Literal["cervical", "thoracic", "lumbar", "sacral"]
-Scheme = Literal["verse", "totalsegmentator", "binary"]
+Scheme = Literal[
+    "verse",
+    "totalsegmentator",
+    "totalsegmentator-v1",
+    "totalsegmentator-mr",
+    "totalspineseg",
+    "spider",
+    "binary",
+]
 
 BACKGROUND = 0
 
@@ -57,22 +65,48 @@ BY_NAME: Mapping[str, Vertebra] = MappingProxyType(
 )
 REGIONS: tuple[Region, ...] = ("cervical", "thoracic", "lumbar", "sacral")
 
-# TotalSegmentator v2, task "total": the spine counts upwards from the sacrum.
-_TOTALSEGMENTATOR = MappingProxyType(
-    {25: 26, 26: 26}
-    | {27 + i: BY_NAME[f"L{5 - i}"].id for i in range(5)}
-    | {32 + i: BY_NAME[f"T{12 - i}"].id for i in range(12)}
-    | {44 + i: BY_NAME[f"C{7 - i}"].id for i in range(7)}
-)
+
+def _upwards(first: int) -> dict[int, int]:
+    """Return ids that count from ``first`` at L5 upwards to C1."""
+    names = [f"L{n}" for n in range(5, 0, -1)]
+    names += [f"T{n}" for n in range(12, 0, -1)] + [f"C{n}" for n in range(7, 0, -1)]
+    return {first + i: BY_NAME[name].id for i, name in enumerate(names)}
+
+
+def _downwards(**firsts: int) -> dict[int, int]:
+    """Return ids that count downwards in each region, from its first vertebra."""
+    counts = {"C": 7, "T": 12, "L": 5}
+    return {
+        first + i: BY_NAME[f"{letter}{i + 1}"].id
+        for letter, first in firsts.items()
+        for i in range(counts[letter])
+    }
+
+
+SACRUM = BY_NAME["sacrum"].id
 
 SCHEMES: Mapping[Scheme, Mapping[int, int]] = MappingProxyType(
     {
         "verse": MappingProxyType({v: v for v in VERTEBRAE}),
-        "totalsegmentator": _TOTALSEGMENTATOR,
+        "totalsegmentator": MappingProxyType({25: SACRUM, 26: SACRUM} | _upwards(27)),
+        "totalsegmentator-v1": MappingProxyType({92: SACRUM} | _upwards(18)),
+        "totalsegmentator-mr": MappingProxyType({1: SACRUM} | _upwards(2)),
+        "totalspineseg": MappingProxyType({50: SACRUM} | _downwards(C=11, T=21, L=41)),
+        "spider": MappingProxyType(_upwards(1)),
         "binary": MappingProxyType({1: 1}),
     }
 )
-"""Scheme -> id in the file -> VerSe id. In "binary" the 1 means any spine bone."""
+"""Scheme -> id in the file -> VerSe id. In "binary" the 1 means any spine bone.
+
+Sources: VerSe's own; class maps of TotalSegmentator (v2 "total", v1, "vertebrae_mr");
+the README of totalspineseg; SPIDER counts vertebrae from L5 upwards.
+"""
+
+STRUCTURES: Mapping[str, int] = MappingProxyType(
+    {f"vertebrae_{v.name}": v.id for v in VERTEBRAE.values() if v.id < SACRUM}
+    | {"sacrum": SACRUM, "vertebrae_S1": SACRUM}
+)
+"""Name of a file that holds one structure, as TotalSegmentator has it -> VerSe id."""
 
 SPINE_CLASSES: Mapping[str, int] = MappingProxyType({"background": 0, "spine": 1})
 REGION_CLASSES: Mapping[str, int] = MappingProxyType(

@@ -1,210 +1,265 @@
 """Score label maps against their truth, case by case."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines import __version__
-from engines.errors import MaskError
+from engines.errors import SettingsError
 from engines.files import write_json, write_text
-from engines.geometry import Grid
-from engines.labels import REGION_CLASSES, SPINE_CLASSES, VERTEBRAE, class_of
-from engines.metrics import summary, table
-from engines.metrics.overlap import overlaps
-from engines.metrics.pairs import Pair, kind_of
+from engines.labels import VERTEBRAE
+from engines.metrics import identification, instances, nnunet, score, summary, table
+from engines.metrics.identification import Identified
+from engines.metrics.maps import Compared, MapSettings, is_spine_only, together
+from engines.metrics.pairs import Pair
+from engines.metrics.score import Maps, Scored
+from engines.metrics.table import Metric
 from engines.results import CaseResult, Note, Problem
-from engines.volume import Volume, read_mask
 
-Comparison = Literal["labels", "binary", "regions"]
-"""By the ids in the files, as one label, or by region of the spine."""
-
-SPINE = SPINE_CLASSES["spine"]
 REPORT = "evaluation"
+NNUNET_SUMMARY = "summary.json"
+
+Told = Callable[[str, str], None]
+Seen = Callable[[CaseResult, Compared], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """Two label maps on one grid, with ids that mean the same in both."""
+class EvaluateSettings:
+    """How to score.
 
-    prediction: NDArray[Any]
-    truth: NDArray[Any]
-    names: Mapping[int, str]
-    notes: tuple[Note, ...] = ()
+    Attributes:
+        maps: how the two maps of a pair are brought together.
+        tolerance: of the surface Dice, in mm, or in pixels for slices.
+        slices: score sagittal slices, in pixels, and average them.
+    """
+
+    maps: MapSettings = field(default_factory=MapSettings)
+    tolerance: float = score.TOLERANCE_MM
+    slices: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < np.inf:
+            msg = f"a tolerance of {self.tolerance}; 0 or more is needed"
+            raise SettingsError(msg)
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics that are computed."""
+        return table.METRICS_2D if self.slices else table.METRICS
 
 
 def evaluate(
     pairs: Sequence[Pair],
+    settings: EvaluateSettings | None = None,
     *,
-    binary: bool = False,
-    told: Callable[[str, str], None] = lambda name, stage: None,
+    told: Told = lambda name, stage: None,
+    seen: Seen = lambda result, compared: None,
 ) -> Iterator[CaseResult]:
     """Yield the scores of each pair; a bad one never stops the others.
 
     Args:
-        binary: compare all labels above zero as one, the spine.
+        pairs: of label maps.
+        settings: how to score.
         told: is called with the case's name and the stage that begins.
+        seen: is called with each scored case and its maps, while they are in memory.
     """
+    settings = settings or EvaluateSettings()
     present = [pair.prediction for pair in pairs if pair.prediction is not None]
     # A missing mask has no values to look at: it is taken for one like the others.
-    absent_is_binary = binary or all(kind_of(path) == "spine" for path in present)
+    absent_is_binary = settings.maps.binary or all(map(is_spine_only, present))
     for pair in pairs:
         told(pair.name, "score")
+        binary = settings.maps.binary if pair.prediction else absent_is_binary
         try:
-            by_one = binary if pair.prediction else absent_is_binary
-            yield _scored(pair, binary=by_one)
+            result, compared = _scored(pair, settings, binary=binary)
+            seen(result, compared)
+            yield result
         except Exception as error:  # noqa: BLE001  one bad case never stops the others
             problem = Problem.of(error)
             where = str(pair.prediction or pair.truth)
             yield CaseResult(pair.name, where, "failed", error=problem)
 
 
-def report(cases: Sequence[CaseResult]) -> dict[str, Any]:
-    """Return the scores of the cohort, and those of each label alone."""
-    return {"cohort": summary.cohort(cases), "by_label": summary.by_label(cases)}
+def report(
+    cases: Sequence[CaseResult], settings: EvaluateSettings | None = None
+) -> dict[str, Any]:
+    """Return the scores of the cohort, of each label and of each region alone."""
+    metrics = (settings or EvaluateSettings()).metrics
+    return {
+        "cohort": summary.cohort(cases, metrics),
+        "identification": summary.identification(cases),
+        "by_label": summary.by_label(cases, metrics),
+        "by_region": summary.by_region(cases, metrics),
+    }
 
 
-def write_report(folder: Path, cases: Sequence[CaseResult]) -> None:
-    """Write ``evaluation.csv`` and ``evaluation.json``; same scores, same bytes.
+def write_report(
+    folder: Path,
+    cases: Sequence[CaseResult],
+    settings: EvaluateSettings | None = None,
+    **more: Any,  # noqa: ANN401
+) -> None:
+    """Write CSV, JSON and nnU-Net's summary; the same scores give the same bytes.
 
     Raises:
         OutputError: they cannot be written.
     """
+    settings = settings or EvaluateSettings()
     told = [{k: v for k, v in c.as_json().items() if k != "seconds"} for c in cases]
-    record = {"version": __version__, "cases": told, **report(cases)}
-    write_text(folder / f"{REPORT}.csv", table.as_csv(cases))
-    write_json(folder / f"{REPORT}.json", record)
+    about = {"version": __version__, "settings": asdict(settings)}
+    record = {**about, "cases": told, **report(cases, settings), **more}
+    write_text(folder / f"{REPORT}.csv", table.as_csv(cases, settings.metrics))
+    write_json(folder / f"{REPORT}.json", plain(record))
+    write_text(folder / NNUNET_SUMMARY, nnunet.summary_of(cases))
 
 
-def _scored(pair: Pair, *, binary: bool) -> CaseResult:
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a record in which infinite numbers are the text ``inf``."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, float) and np.isinf(value) else value
+
+
+def _scored(
+    pair: Pair, settings: EvaluateSettings, *, binary: bool
+) -> tuple[CaseResult, Compared]:
     if pair.problem is not None:
         raise pair.problem
     started = time.monotonic()
-    truth = read_mask(pair.truth)
-    notes: tuple[Note, ...] = ()
-    if pair.prediction is None:
-        prediction = truth.with_voxels(np.zeros_like(truth.voxels))
-        notes = (Note("missing_prediction", "no prediction: every label scores 0"),)
-    else:
-        prediction = read_mask(pair.prediction)
-        _require_same_grid(prediction.grid, truth.grid)
-    compared = _compared(pair, prediction, truth, binary=binary)
-    counted = overlaps(compared.prediction, compared.truth)
-    if not counted:
-        notes += (Note("empty", "both label maps are empty: nothing to score"),)
+    compared = together(pair, settings.maps, binary=binary)
+    found = _by_label(compared, settings)
     labels = [
-        table.score(counts, compared.names.get(counts.label, f"label {counts.label}"))
-        for counts in counted
+        _row(compared, scored, settings.metrics) for _, scored in sorted(found.items())
     ]
-    return CaseResult(
+    details = {
+        "prediction": str(pair.prediction) if pair.prediction else None,
+        "truth": str(pair.truth),
+        "labels": labels,
+        "miou": _mean_iou(found, compared.maps),
+        "counts": {str(label): _counts(rows) for label, rows in sorted(found.items())},
+        **_vertebrae(pair, compared),
+    }
+    notes = (*compared.notes, *_slice_notes(found, settings))
+    result = CaseResult(
         pair.name,
         str(pair.prediction or pair.truth),
         "done",
         seconds={"score": time.monotonic() - started},
-        warnings=notes + compared.notes,
-        details={
-            "prediction": str(pair.prediction) if pair.prediction else None,
-            "truth": str(pair.truth),
-            "labels": labels,
-        },
+        warnings=notes,
+        details=details,
     )
+    return result, compared
 
 
-def _compared(
-    pair: Pair, prediction: Volume, truth: Volume, *, binary: bool
-) -> Compared:
-    """Bring both maps to ids that mean the same."""
-    notes: tuple[Note, ...] = ()
-    if not binary and _says_spine_only(pair, prediction) and truth.voxels.max() > SPINE:
-        told = "the prediction has one label: all labels of the truth count as spine"
-        binary, notes = True, (Note("compared_binary", told),)
-    if binary:
-        return Compared(_above_zero(prediction), _above_zero(truth), _BINARY, notes)
-    regions = _named(REGION_CLASSES)
-    if _told_names(prediction) == regions and _told_names(truth) != regions:
-        told = "the prediction has regions: vertebrae of the truth count as theirs"
-        notes = (Note("compared_regions", told),)
-        return Compared(prediction.voxels, _regions(truth), regions, notes)
-    if _may_be_binary(prediction, truth):
-        told = "the prediction has label 1 alone, which the truth lacks: try --binary"
-        notes = (Note("perhaps_binary", told),)
-    names = _told_names(prediction) or _names_of(kind_of(pair.truth))
-    return Compared(prediction.voxels, truth.voxels, names, notes)
+def _by_label(
+    compared: Compared, settings: EvaluateSettings
+) -> Mapping[int, list[Scored]]:
+    """Return label -> its scores in the volume, or in each slice."""
+    maps = [compared.maps]
+    if settings.slices:
+        maps = [*score.slices_of(compared.maps, sagittal_axis(compared))]
+    found: defaultdict[int, list[Scored]] = defaultdict(list)
+    for one in maps:
+        for scored in score.scores(one, settings.tolerance):
+            found[scored.counts.label].append(scored)
+    return found
 
 
-def _named(classes: Mapping[str, int]) -> dict[int, str]:
-    return {index: name for name, index in classes.items() if index}
+def sagittal_axis(compared: Compared) -> int:
+    """Return the axis along which sagittal slices lie."""
+    return next(i for i, code in enumerate(compared.grid.axes) if code in "LR")
 
 
-_BINARY = _named(SPINE_CLASSES)
+def _row(
+    compared: Compared, scored: Sequence[Scored], metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
+    label = scored[0].counts.label
+    name = compared.names.get(label, f"label {label}")
+    row = table.score(scored, name, metrics)
+    known = compared.vertebrae and label in VERTEBRAE
+    return row | ({"region": VERTEBRAE[label].region} if known else {})
 
 
-def _names_of(kind: str) -> Mapping[int, str]:
-    """Return label -> name for masks called ``_seg-KIND``; empty for unknown kinds."""
-    if kind == "spine":
-        return _BINARY
-    vertebrae = kind in ("", "vert")
-    return {v.id: v.name for v in VERTEBRAE.values()} if vertebrae else {}
+def _counts(scored: Sequence[Scored]) -> dict[str, int]:
+    """Return the voxels of a label: in both maps, in each of them, and in all."""
+    return {
+        "both": sum(one.counts.both for one in scored),
+        "prediction": sum(one.counts.prediction for one in scored),
+        "truth": sum(one.counts.truth for one in scored),
+        "voxels": sum(one.counts.voxels for one in scored),
+    }
 
 
-def _told_names(mask: Volume) -> dict[int, str]:
-    """Return label -> name as this program wrote it into the header, if it did."""
-    labels = mask.provenance.get("labels", {})
-    return {int(label): str(name) for label, name in labels.items()}
+def _mean_iou(found: Mapping[int, Sequence[Scored]], maps: Maps) -> float | None:
+    """Return the IoU averaged over all labels and the background."""
+    if not found:
+        return None
+    counts = [_counts(scored) for scored in found.values()]
+    ious = [c["both"] / (c["prediction"] + c["truth"] - c["both"]) for c in counts]
+    predicted, true = maps.prediction > 0, maps.truth > 0
+    neither = maps.voxels - int(np.count_nonzero(predicted | true))
+    not_both = maps.voxels - int(np.count_nonzero(predicted & true))
+    ious.append(neither / not_both if not_both else 0.0)
+    return float(np.mean(ious))
 
 
-def _says_spine_only(pair: Pair, prediction: Volume) -> bool:
-    named = pair.prediction is not None and kind_of(pair.prediction) == "spine"
-    said = named or _told_names(prediction) == _BINARY
-    return said and bool(prediction.voxels.max() <= SPINE)
+def _vertebrae(pair: Pair, compared: Compared) -> dict[str, Any]:
+    """Return how vertebrae were identified and matched, for maps that hold some."""
+    if not compared.vertebrae:
+        return {}
+    maps = compared.maps
+    found, source = _identified(pair, compared)
+    matched = instances.match(maps.prediction, maps.truth)
+    return {
+        "identification": found.as_json() | {"centres": source},
+        "instances": matched.as_json(),
+    }
 
 
-def _may_be_binary(prediction: Volume, truth: Volume) -> bool:
-    return bool(prediction.voxels.max() == SPINE) and not (truth.voxels == SPINE).any()
-
-
-def _above_zero(mask: Volume) -> NDArray[np.uint8]:
-    return (mask.voxels > 0).astype(np.uint8)
-
-
-def _regions(truth: Volume) -> NDArray[np.uint8]:
-    highest = int(truth.voxels.max())
-    unknown = sorted(set(np.unique(truth.voxels).tolist()) - {0, *VERTEBRAE})
-    if unknown:
-        msg = f"the truth has labels that are no vertebra: {unknown[:5]}"
-        raise MaskError(msg, hint="Compare with a truth that has VerSe ids.")
-    turned = np.zeros(highest + 1, np.uint8)
-    for label in range(1, highest + 1):
-        turned[label] = class_of(label, REGION_CLASSES)
-    regions: NDArray[np.uint8] = turned[truth.voxels]
-    return regions
-
-
-def _require_same_grid(prediction: Grid, truth: Grid) -> None:
-    if prediction.matches(truth):
-        return
-    msg = (
-        f"prediction and truth are on different grids: {_difference(prediction, truth)}"
+def _identified(pair: Pair, compared: Compared) -> tuple[Identified, str]:
+    """Compare centres, from files where both sides have them, else from the maps."""
+    grid = compared.grid
+    files = [centres_beside(path) for path in (pair.prediction, pair.truth)]
+    if files[0] is not None and files[1] is not None:
+        predicted, true = (
+            identification.read_centres(path, grid) for path in files if path
+        )
+        return identification.identify(predicted, true), "files"
+    affine = grid.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ np.array(compared.corner)
+    maps = compared.maps
+    predicted, true = (
+        identification.centres_of(labels, affine)
+        for labels in (maps.prediction, maps.truth)
     )
-    raise MaskError(msg, hint="Bring the prediction back to the grid of its scan.")
+    return identification.identify(predicted, true), "label maps"
 
 
-def _difference(prediction: Grid, truth: Grid) -> str:
-    for what, one, other in (
-        ("voxels", prediction.shape, truth.shape),
-        ("axes", prediction.axes, truth.axes),
-        ("mm", prediction.spacing_mm, truth.spacing_mm),
-    ):
-        told, wanted = _text(one), _text(other)
-        if told != wanted:
-            return f"{told} {what} and {wanted} {what}"
-    apart = np.linalg.norm(prediction.corners_mm() - truth.corners_mm(), axis=1).max()
-    return f"{_text(truth.shape)} voxels each, but corners lie {apart:.2f} mm apart"
+def centres_beside(path: Path | None) -> Path | None:
+    """Return the ``_ctd.json`` file that belongs to a label map, if there is one."""
+    if path is None or path.is_dir():
+        return None
+    stem = path.name.split("_seg-")[0].split("_msk")[0]
+    found = sorted(path.parent.glob(f"{stem}*_ctd.json"))
+    return found[0] if len(found) == 1 else None
 
 
-def _text(value: str | Sequence[float]) -> str:
-    return value if isinstance(value, str) else " x ".join(f"{v:.4g}" for v in value)
+def _slice_notes(
+    found: Mapping[int, Sequence[Scored]], settings: EvaluateSettings
+) -> tuple[Note, ...]:
+    if not settings.slices:
+        return ()
+    single = sum(
+        one.counts.present != "both" for scored in found.values() for one in scored
+    )
+    if not single:
+        return ()
+    told = f"{single} slice(s) have a label on one side only: infinite distances"
+    return (Note("one_sided_slices", told),)

@@ -81,12 +81,21 @@ def accuracy(counts: Overlap) -> float:
     return _ratio(counts.voxels - wrong, counts.voxels)
 
 
-def overlaps(prediction: NDArray[Any], truth: NDArray[Any]) -> list[Overlap]:
+def specificity(counts: Overlap) -> float:
+    """Return which share of the voxels without the label is right."""
+    negative = counts.voxels - counts.truth
+    return _ratio(negative - (counts.prediction - counts.both), negative)
+
+
+def overlaps(
+    prediction: NDArray[Any], truth: NDArray[Any], *, voxels: int | None = None
+) -> list[Overlap]:
     """Return the counts of every label in either map, by label, background left out.
 
     Args:
         prediction: (I, J, K) integers, 0 the background.
         truth: (I, J, K) integers.
+        voxels: of the whole grid, where both maps were cut out of a larger one.
 
     Raises:
         ValueError: the shapes differ.
@@ -97,7 +106,7 @@ def overlaps(prediction: NDArray[Any], truth: NDArray[Any]) -> list[Overlap]:
         raise ValueError(msg)
     table = confusion(prediction, truth)
     rows, columns = table.sum(axis=1), table.sum(axis=0)
-    voxels = int(rows.sum())
+    total = int(rows.sum()) if voxels is None else voxels
     labels = np.flatnonzero(rows + columns)
     return [
         Overlap(
@@ -105,7 +114,7 @@ def overlaps(prediction: NDArray[Any], truth: NDArray[Any]) -> list[Overlap]:
             int(table[label, label]),
             int(rows[label]),
             int(columns[label]),
-            voxels,
+            total,
         )
         for label in labels
         if label != BACKGROUND
@@ -124,11 +133,12 @@ def confusion(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.int64
     count = 1 + max(_largest(prediction, "prediction"), _largest(truth, "truth"))
     pairs = np.zeros(count * count, np.int64)
     planes = max(1, BLOCK_VOXELS // max(1, prediction[..., 0].size))
+    order: Literal["C", "F"] = "F" if prediction.flags.f_contiguous else "C"
     for start in range(0, prediction.shape[-1], planes):
         block = slice(start, start + planes)
-        joint = prediction[..., block].ravel(order="F").astype(np.int64)
+        joint = prediction[..., block].ravel(order=order).astype(np.int32)
         joint *= count
-        joint += truth[..., block].ravel(order="F")
+        joint += truth[..., block].ravel(order=order)
         pairs += np.bincount(joint, minlength=count * count)
     return pairs.reshape(count, count)
 

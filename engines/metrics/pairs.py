@@ -4,21 +4,30 @@ A file's key is its path below the folder given, without the endings that say wh
 it holds (``_ct``, ``_mr``, ``_seg-..``, ``_msk``) and without the folder of its own
 that ``spine segment`` gives each case. ``_dir-..`` and the folders above may be
 missing on one side; where both sides have them they must agree, so that a scan is
-never scored against another patient's truth.
+never scored against another patient's truth. A folder with one file per structure, as
+TotalSegmentator writes it, counts as one map that is called like the folder. A CSV
+table may say instead which files belong together.
 """
 
+import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.errors import MaskError, NotFoundError, SpineError
+from engines.errors import MaskError, NotFoundError, SettingsError, SpineError
+from engines.labels import STRUCTURES
 from engines.results import Note
 from engines.scans import is_label_map
 from engines.volume import stem_of, suffix_of
 
 PREFERRED_KINDS = ("spine", "vert")
 """What is compared when a case has several label maps: ``_seg-KIND``."""
+
+STRUCTURE_FOLDER = "segmentations"
+"""What TotalSegmentator calls the folder of a case's structures."""
+
+CSV_COLUMNS = ("prediction", "truth")
 
 LISTED = 5
 """So many names are listed in a message; the others are counted."""
@@ -102,6 +111,51 @@ def find_pairs(predictions: Path, truth: Path) -> tuple[list[Pair], list[Note]]:
     return sorted(_unshared(pairs), key=lambda pair: pair.name), left
 
 
+def read_pairs(table: Path) -> list[Pair]:
+    """Return the cases that a CSV table lists.
+
+    The columns ``prediction`` and ``truth`` hold paths, from the folder of the table;
+    an empty prediction is a missing one. A column ``name`` may name the case.
+
+    Raises:
+        SettingsError: it is no such table, or two rows have the same name.
+        NotFoundError: a file that it lists does not exist.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        msg = f"{table}: cannot be read as a table ({type(error).__name__})"
+        raise SettingsError(msg) from None
+    if missing or not rows:
+        msg = f"{table}: no column {' and '.join(sorted(missing))}"
+        raise SettingsError(
+            msg if missing else f"{table}: no rows",
+            hint="Give a CSV file with the columns prediction and truth.",
+        )
+    pairs = [_listed_pair(table, row) for row in rows]
+    names = [pair.name for pair in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        msg = f"{table}: several cases are called {_listed(twice)}"
+        raise SettingsError(msg, hint="Add a column 'name' that tells them apart.")
+    return pairs
+
+
+def _listed_pair(table: Path, row: Mapping[str, str | None]) -> Pair:
+    truth = table.parent / (row["truth"] or "").strip()
+    told = (row["prediction"] or "").strip()
+    prediction = table.parent / told if told else None
+    for path in (truth, prediction):
+        if path is not None and not path.exists():
+            msg = f"{table}: {path} does not exist"
+            raise NotFoundError(msg, hint="Paths count from the folder of the table.")
+    name = (row.get("name") or "").strip() or str(key_of(Path(truth.name)))
+    return Pair(name, truth, prediction)
+
+
 def key_of(path: Path) -> Key:
     """Return the key of a label map, given by its path below the folder searched."""
     name, direction = _name_of(stem_of(path))
@@ -113,7 +167,7 @@ def key_of(path: Path) -> Key:
 
 def kind_of(path: Path) -> str:
     """Return what ``_seg-..`` in the file name says, in lower case, or nothing."""
-    found = _KIND.search(stem_of(path))
+    found = None if path.is_dir() else _KIND.search(stem_of(path))
     return found[1].lower() if found else ""
 
 
@@ -137,14 +191,25 @@ def _label_maps(given: Path) -> _Files:
         msg = f"{given} does not exist"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
     images = [path for path in sorted(given.rglob("*")) if _is_image(path)]
-    named = [path for path in images if is_label_map(path)]
     if not images:
         msg = f"no label maps under {given}"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
+    split = {path.parent for path in images if stem_of(path) in STRUCTURES}
+    whole = [path for path in images if path.parent not in split]
+    named = [path for path in whole if is_label_map(path)]
     found: _Files = {}
-    for path in named or images:
+    for folder in sorted(split):
+        found.setdefault(_key_of_folder(folder, given), []).append(folder)
+    for path in named or whole:
         found.setdefault(key_of(path.relative_to(given)), []).append(path)
     return found
+
+
+def _key_of_folder(folder: Path, root: Path) -> Key:
+    """Return the key of a folder that holds a file per structure."""
+    if folder != root and folder.name == STRUCTURE_FOLDER:
+        folder = folder.parent
+    return key_of(folder.relative_to(root) if folder != root else Path(root.name))
 
 
 def _is_image(path: Path) -> bool:

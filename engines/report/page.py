@@ -1,71 +1,282 @@
-"""``index.html`` of a run: every case with its status, warnings, time and picture."""
+"""A self-contained HTML page: facts, charts, pictures and a table of cases.
 
-import base64
-from collections.abc import Mapping, Sequence
-from html import escape
-from pathlib import Path
-from typing import Any
-
-from engines.report.pictures import thumbnail
-
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .5rem .7rem;
-  border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent); }
-img { height: 160px; border-radius: 4px; background: #000; }
-.failed { color: light-dark(#b00020, #ff8a80); font-weight: 600; }
-.name { overflow-wrap: anywhere; }
-small { opacity: .75; }
+Everything is inside the one file and nothing is fetched, which its content security
+policy enforces, so it can be mailed or opened from disk. The table can be sorted and
+filtered, pictures enlarged, all with the keyboard; it prints without the controls and
+reads without scripts.
 """
 
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from typing import Any, Literal
 
-def write_rows(
-    folder: Path, title: str, facts: Sequence[str], cases: Sequence[Mapping[str, Any]]
-) -> str:
-    """Return the page; pictures are read from the cases' outputs below ``folder``.
+Kind = Literal["text", "number", "status"]
 
-    Everything is inside the page, so it can be mailed or opened from disk; the
-    small pictures link to the large ones beside it.
+POLICY = (
+    "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the table of cases.
+
+    Attributes:
+        key: of the values in ``Entry.cells``.
+        kind: numbers are sorted as such.
+        digits: after the point.
     """
-    rows = "\n".join(_row(folder, case) for case in cases)
-    told = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+
+    key: str
+    title: str
+    kind: Kind = "text"
+    digits: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a case.
+
+    Attributes:
+        content: PNG or JPEG, shown small.
+        alt: what is to be seen.
+        large: path of a larger one beside the page; empty where ``content`` is large.
+        caption: below the picture.
+    """
+
+    content: bytes
+    alt: str
+    large: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A case.
+
+    Attributes:
+        cells: column key -> value; None leaves the cell empty.
+        notes: what attention is drawn to.
+        details: headings, and rows of the table that opens below the case.
+        picture: in the case's row, if it has one.
+    """
+
+    cells: Mapping[str, Any]
+    notes: Sequence[str] = ()
+    details: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a page shows.
+
+    Attributes:
+        facts: short sentences below the title.
+        columns: of the table; the first names the case.
+        entries: its rows, in the order in which they are first shown.
+        charts: drawings (SVG) with their titles.
+        gallery: pictures above the table.
+        gallery_title: what they are.
+        tables: more tables: title, headings, rows.
+    """
+
+    title: str
+    facts: Sequence[str]
+    columns: Sequence[Column]
+    entries: Sequence[Entry]
+    charts: Sequence[tuple[str, str]] = ()
+    gallery: Sequence[Picture] = ()
+    gallery_title: str = ""
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]] = field(
+        default_factory=tuple
+    )
+
+
+def html(page: Page) -> str:
+    """Return the page; the same content gives the same bytes."""
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    parts = [
+        f"<header><h1>{escape(page.title)}</h1>{_facts(page.facts)}</header>",
+        _charts(page.charts),
+        _gallery(page),
+        *(_table(*table) for table in page.tables),
+        _cases(page),
+        '<dialog id="viewer" aria-label="Picture"><figure><img alt=""><figcaption>'
+        "</figcaption></figure><form method=dialog><button>Close</button></form>"
+        "</dialog>",
+    ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(title)}</h1>\n<ul>{told}</ul>\n"
-        "<table>\n<thead><tr><th>Case</th><th>Status</th><th>Seconds</th>"
-        "<th>Notes</th><th>Picture</th></tr></thead>\n"
-        f"<tbody>\n{rows}\n</tbody>\n</table>\n</body>\n</html>\n"
+        f"<title>{escape(page.title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n{chr(10).join(part for part in parts if part)}\n"
+        f"<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _row(folder: Path, case: Mapping[str, Any]) -> str:
-    notes = [escape(note["message"]) for note in case.get("warnings", ())]
-    error = case.get("error")
-    if error:
-        notes.append(
-            f"{escape(error['message'])} <small>{escape(error['hint'])}</small>"
-        )
-    status = escape(case["status"])
-    seconds = sum(case.get("seconds", {}).values())
-    return (
-        f'<tr><td class="name">{escape(case["name"])}</td>'
-        f'<td class="{status}">{status}</td><td>{seconds:.1f}</td>'
-        f"<td>{'<br>'.join(notes)}</td><td>{_picture(folder, case)}</td></tr>"
-    )
-
-
-def _picture(folder: Path, case: Mapping[str, Any]) -> str:
-    path = case.get("outputs", {}).get("preview")
-    if not path or not (folder / path).is_file():
+def number(value: Any, digits: int = 4) -> str:  # noqa: ANN401
+    """Return a number for human eyes; whole ones without a point."""
+    if value is None or value == "":
         return ""
-    small = base64.b64encode(thumbnail((folder / path).read_bytes())).decode()
-    name = escape(case["name"])
-    return (
-        f'<a href="{escape(Path(path).as_posix())}">'
-        f'<img alt="{name}: sagittal and coronal view with the mask" '
-        f'src="data:image/jpeg;base64,{small}"></a>'
+    if isinstance(value, str | int):
+        return str(value)
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def _asset(name: str) -> str:
+    return files("engines.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _facts(facts: Sequence[str]) -> str:
+    told = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+    return f"<ul class=facts>{told}</ul>" if told else ""
+
+
+def _charts(charts: Sequence[tuple[str, str]]) -> str:
+    drawn = "".join(
+        f"<figure>{svg}<figcaption>{escape(title)}</figcaption></figure>"
+        for title, svg in charts
     )
+    return (
+        f'<section class=charts aria-label="Charts">{drawn}</section>' if drawn else ""
+    )
+
+
+def _gallery(page: Page) -> str:
+    if not page.gallery:
+        return ""
+    shown = "".join(
+        f"<figure>{_image(picture)}<figcaption>{escape(picture.caption)}</figcaption>"
+        "</figure>"
+        for picture in page.gallery
+    )
+    title = escape(page.gallery_title)
+    return f"<section class=gallery><h2>{title}</h2><div>{shown}</div></section>"
+
+
+def _image(picture: Picture) -> str:
+    kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
+    packed = base64.b64encode(picture.content).decode()
+    large = f' data-large="{escape(picture.large)}"' if picture.large else ""
+    told = escape(picture.alt)
+    caption = escape(picture.caption or picture.alt)
+    return (
+        f'<button class=picture data-caption="{caption}"{large} '
+        f'aria-label="Enlarge: {told}">'
+        f'<img alt="{told}" loading=lazy src="data:image/{kind};base64,{packed}">'
+        "</button>"
+    )
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return f"<section><h2>{escape(title)}</h2>{_plain_table(headings, rows)}</section>"
+
+
+def _plain_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    head = "".join(f"<th scope=col>{escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td{_aligned(v)}>{_text(v)}</td>" for v in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<div class=wide><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _aligned(value: object) -> str:
+    return " class=number" if isinstance(value, int | float) else ""
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    return escape(number(value))
+
+
+def _cases(page: Page) -> str:
+    statuses = [c.key for c in page.columns if c.kind == "status"]
+    kinds = sorted({str(e.cells.get(key)) for key in statuses for e in page.entries})
+    options = "".join(f"<option>{escape(kind)}</option>" for kind in kinds)
+    pick = (
+        "<label>Status <select id=status><option value=''>all</option>"
+        f"{options}</select></label>"
+        if kinds
+        else ""
+    )
+    head = "".join(_heading(column) for column in page.columns)
+    extra = [
+        title
+        for title, there in (
+            ("Notes", any(entry.notes for entry in page.entries)),
+            ("Picture", any(entry.picture for entry in page.entries)),
+        )
+        if there
+    ]
+    head += "".join(f"<th scope=col>{title}</th>" for title in extra)
+    body = "\n".join(
+        _row(page, entry, number_, extra) for number_, entry in enumerate(page.entries)
+    )
+    return (
+        "<section><h2>Cases</h2>"
+        "<div class=controls><label>Filter <input id=filter type=search "
+        f'placeholder="name or note"></label>{pick}'
+        "<output id=count aria-live=polite></output></div>"
+        f"<div class=wide><table id=cases><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div></section>"
+    )
+
+
+def _heading(column: Column) -> str:
+    return (
+        f'<th scope=col data-kind="{column.kind}" aria-sort=none>'
+        f"<button>{escape(column.title)}</button></th>"
+    )
+
+
+def _row(page: Page, entry: Entry, place: int, extra: Sequence[str]) -> str:
+    cells = "".join(
+        _cell(column, entry, first=index == 0, place=place)
+        for index, column in enumerate(page.columns)
+    )
+    if "Notes" in extra:
+        cells += f"<td class=notes>{'<br>'.join(map(escape, entry.notes))}</td>"
+    if "Picture" in extra:
+        cells += f"<td>{_image(entry.picture) if entry.picture else ''}</td>"
+    row = f"<tr class=case>{cells}</tr>"
+    if entry.details is None:
+        return row
+    width = len(page.columns) + len(extra)
+    inside = _plain_table(*entry.details)
+    return (
+        f"{row}\n<tr class=details id=details-{place} hidden>"
+        f"<td colspan={width}>{inside}</td></tr>"
+    )
+
+
+def _cell(column: Column, entry: Entry, *, first: bool, place: int) -> str:
+    value = entry.cells.get(column.key)
+    if column.kind == "number":
+        exact = "" if value is None else f' data-value="{_sortable(value)}"'
+        return f"<td class=number{exact}>{escape(number(value, column.digits))}</td>"
+    told = escape("" if value is None else str(value))
+    if column.kind == "status":
+        return f'<td class="status {told}">{told}</td>'
+    if first and entry.details is not None:
+        return (
+            f"<td class=name><button aria-expanded=false aria-controls=details-{place}>"
+            f"{told}</button></td>"
+        )
+    return f"<td{' class=name' if first else ''}>{told}</td>"
+
+
+def _sortable(value: float) -> str:
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return json.dumps(value)

@@ -1,10 +1,12 @@
 """Preview pictures: sagittal and coronal views with the label map over them."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,6 +16,9 @@ HEIGHT = 480
 WINDOW_HU = (-200.0, 800.0)
 OVERLAY = 0.3
 """Share of the colour in a labelled pixel; its outline is opaque."""
+
+FILL = 0.7
+"""The same where there is no scan below."""
 
 Rgb = tuple[int, int, int]
 
@@ -39,8 +44,74 @@ def preview(
     joined = Image.fromarray(np.concatenate([panels[0], gap, panels[1]], axis=1))
     width = max(1, round(joined.width * HEIGHT / joined.height))
     sized = joined.resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR)
+    return _png(sized)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A label map as it lies in its file.
+
+    Attributes:
+        labels: (I, J, K), 0 the background.
+        axes: direction in which each index grows, as in ``"PIR"``.
+        spacing_mm: of the voxels.
+    """
+
+    labels: NDArray[Any]
+    axes: str
+    spacing_mm: tuple[float, ...]
+
+
+def side_by_side(
+    truth: Shown,
+    prediction: NDArray[Any],
+    colours: Mapping[int, Rgb],
+    scan: NDArray[Any] | None = None,
+) -> bytes:
+    """Return a PNG: truth and prediction, sagittal, then the same, coronal.
+
+    Args:
+        truth: where its labels are.
+        prediction: on the same grid.
+        colours: label -> colour.
+        scan: on the same grid, as the background; black without one.
+    """
+    turn = axcodes2ornt(tuple(truth.axes))
+    both = [apply_orientation(one, turn) for one in (truth.labels, prediction)]
+    sizes = [0.0, 0.0, 0.0]
+    for size, (axis, _) in zip(truth.spacing_mm, turn, strict=True):
+        sizes[int(axis)] = size
+    grey = apply_orientation(scan, turn) if scan is not None else np.zeros_like(both[0])
+    window, fill = (WINDOW_HU, OVERLAY) if scan is not None else ((0.0, 1.0), FILL)
+    panels = []
+    for axis in (0, 1):
+        at = _fullest(both[0] if both[0].any() else both[1], axis)
+        wide, high = (size for other, size in enumerate(sizes) if other != axis)
+        for labels in both:
+            plane = np.take(grey, at, axis), np.take(labels, at, axis)
+            panel = _panel(*plane, colours, window, fill)
+            panels.append(_sized(panel, high / wide))
+    return _png(_in_a_row(panels))
+
+
+def _sized(panel: NDArray[np.uint8], stretch: float) -> NDArray[np.uint8]:
+    """Return a panel of the standard height with square pixels."""
+    rows, columns = panel.shape[:2]
+    width = round(columns * HEIGHT / max(1.0, rows * stretch))
+    size = min(max(1, width), 2 * HEIGHT), HEIGHT
+    image = Image.fromarray(panel).resize(size, Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
+def _in_a_row(panels: Sequence[NDArray[np.uint8]]) -> Image.Image:
+    gap = np.full((panels[0].shape[0], 4, 3), 64, np.uint8)
+    parts = [part for panel in panels for part in (panel, gap)]
+    return Image.fromarray(np.concatenate(parts[:-1], axis=1))
+
+
+def _png(image: Image.Image) -> bytes:
     content = io.BytesIO()
-    sized.save(content, "PNG", optimize=True)
+    image.save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
@@ -64,6 +135,7 @@ def _panel(
     labels: NDArray[np.uint8],
     colours: Mapping[int, Rgb],
     window: tuple[float, float],
+    fill: float = OVERLAY,
 ) -> NDArray[np.uint8]:
     low, high = window
     grey = np.clip((hu.T[::-1] - low) / (high - low), 0, 1)
@@ -71,7 +143,7 @@ def _panel(
     rgb = np.repeat(grey[..., None] * 255, 3, axis=2)
     for label, colour in colours.items():
         inside = shown == label
-        share = np.where(_outline(inside), 1.0, OVERLAY)[inside, None]
+        share = np.where(_outline(inside), 1.0, fill)[inside, None]
         rgb[inside] = rgb[inside] * (1 - share) + np.array(colour) * share
     return rgb.astype(np.uint8)
 

@@ -26,7 +26,7 @@ from engines.preprocess.checks import require_scan
 from engines.preprocess.modality import require_modality
 from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
-from engines.report import page, pictures
+from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes.choose import PRECISIONS, Choice, choose
@@ -396,7 +396,7 @@ class SegmentRun:
             f"Views: {', '.join(self.views)}",
             "Orange marks the spine. A mask is a proposal: look at it before use.",
         ]
-        return page.write_rows(
+        return run_page.html(
             self.output, "Spine segmentation", told, list(self.log.cases.values())
         )
 

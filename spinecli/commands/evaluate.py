@@ -1,16 +1,19 @@
 """``spine evaluate``."""
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from engines.labels import Scheme
 from engines.results import CaseResult
 from spinecli import options, progress, render
 
 Predictions = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
         metavar="PREDS",
         help="Label map, or folder of them: what 'spine segment' wrote, or any other.",
@@ -19,7 +22,7 @@ Predictions = Annotated[
     ),
 ]
 Truth = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
         metavar="GT",
         help="Label map, or folder of them, that the predictions are scored against.",
@@ -27,79 +30,227 @@ Truth = Annotated[
         show_default=False,
     ),
 ]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="CSV",
+        help="Table with the columns prediction and truth (and name), instead of PREDS "
+        "and GT; paths count from its folder.",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
 Binary = Annotated[
     bool,
     typer.Option("--binary", help="Compare all labels above zero as one, the spine."),
 ]
+SchemeOption = Annotated[
+    Scheme | None,
+    typer.Option(
+        "--scheme",
+        help="How vertebrae in the predictions are numbered; they are translated to "
+        "VerSe ids. Without it ids are compared as they are.",
+        show_default=False,
+    ),
+]
+TruthScheme = Annotated[
+    Scheme | None,
+    typer.Option(
+        "--truth-scheme",
+        help="The same for the truth.",
+        show_default=False,
+    ),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        "--tolerance-mm",
+        min=0,
+        metavar="MM",
+        help="Surfaces this close agree, for the surface Dice (pixels with --slices).",
+    ),
+]
+Resample = Annotated[
+    bool,
+    typer.Option(
+        "--resample",
+        help="Bring predictions on another grid to that of the truth, by the nearest "
+        "label; recorded with each case.",
+    ),
+]
+Slices = Annotated[
+    bool,
+    typer.Option(
+        "--slices",
+        help="Score each sagittal slice by itself, in pixels, and average them.",
+    ),
+]
+Compare = Annotated[
+    Path | None,
+    typer.Option(
+        "--compare",
+        metavar="OTHER_PREDS",
+        help="Other predictions of the same cases: differences, Wilcoxon test, wins.",
+        exists=True,
+        show_default=False,
+    ),
+]
+Scans = Annotated[
+    Path | None,
+    typer.Option(
+        "--scans",
+        metavar="DIR",
+        help="Folder of the scans, as the background of pictures.",
+        exists=True,
+        file_okay=False,
+        show_default=False,
+    ),
+]
 
 
 def evaluate(
-    predictions: Predictions,
-    truth: Truth,
+    predictions: Predictions = None,
+    truth: Truth = None,
     output: options.OptionalOutput = None,
     *,
+    pairs: Pairs = None,
     binary: Binary = False,
+    scheme: SchemeOption = None,
+    truth_scheme: TruthScheme = None,
+    tolerance_mm: Tolerance = 1.0,
+    resample: Resample = False,
+    slices: Slices = False,
+    compare: Compare = None,
+    scans: Scans = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Score the label maps in PREDS against those in GT, case by case.
 
-    Files belong together when their names agree up to _ct, _mr, _seg-.. and _msk.
-    With --output the folder gets evaluation.csv, one row per case and label, and
-    evaluation.json with the whole cohort: mean, standard deviation, median and a
-    bootstrapped 95 % interval over cases.
+    Files belong together when their names agree up to _ct, _mr, _seg-.. and _msk; a
+    folder with one file per structure (vertebrae_L1.nii.gz ...) counts as one map.
+    With --output the folder gets index.html, a page to look through with pictures of
+    the worst cases; evaluation.csv, one row per case and label; evaluation.json with
+    everything; and summary.json as nnU-Net writes it.
 
-    A missing prediction, or a label that one side lacks, scores 0; a label that
-    neither side has is not scored. Maps on different grids are refused.
+    What is not there counts. A missing prediction, or a label that one side lacks,
+    scores 0 and lies infinitely far away ("inf"); it is never dropped. A label that
+    neither side has is not scored. An infinite distance makes the mean infinite;
+    median and quartiles tell of the others. The mean of a case is over its labels,
+    that of the cohort over cases. A failed case has no score and is named.
+
+    Maps on different grids are refused unless --resample. Values with fractions are
+    refused. Labels that are none of the scheme are left out and told. Surface
+    distances are those of marching-cubes surface elements, weighted by their area;
+    HD is the maximum, HD95 the larger 95th percentile of both directions, ASSD the
+    mean over both surfaces, NSD the share of both within the tolerance. A vertebra
+    is identified when its predicted centre lies within 20 mm of the true one and no
+    other true centre lies closer; centres are those of _ctd.json files where both
+    sides have them, else centres of mass. Vertebrae match whatever their names when
+    their IoU is above one half (panoptic quality).
     """
     with render.command("evaluate", as_json=as_json) as run:
-        from engines.files import require_writable
-        from engines.metrics import evaluate as engine
-        from engines.metrics.pairs import find_pairs
+        from engines.metrics.evaluate import EvaluateSettings
+        from engines.metrics.maps import MapSettings
+        from engines.report.evaluation import EvaluateRun, inputs_of
 
-        if output is not None:
-            require_writable(output)
-        cases: list[CaseResult] = []
-        run.table = _show
-        run.describe(lambda: engine.report(cases))
+        maps = MapSettings(binary, scheme, truth_scheme, resample)
+        settings = EvaluateSettings(maps, tolerance_mm, slices)
+        work = EvaluateRun(
+            inputs_of(predictions, truth, pairs),
+            settings,
+            output,
+            compare=compare,
+            scans=scans,
+            command=shlex.join(["spine", *sys.argv[1:]]),
+        )
+        run.warnings += work.notes
+        run.table = lambda cases: _show(cases, work.report())
+        run.describe(work.report)
         with progress.batch() as bar:
-            pairs, notes = find_pairs(predictions, truth)
-            run.warnings += notes
-            bar.expect(len(pairs))
-            for result in engine.evaluate(pairs, binary=binary, told=bar.stage):
-                cases.append(result)
+            bar.expect(work.count)
+            for result in work.results(bar.stage):
                 run.add(result)
                 bar.finished(result)
-        if output is not None:
-            engine.write_report(output, cases)
+        if output is not None and not as_json:
+            render.say(f"results: {output / 'index.html'}")
 
 
-def _show(cases: Sequence[CaseResult]) -> None:
+def _show(cases: Sequence[CaseResult], report: Mapping[str, Any]) -> None:
     """Print the scores on stdout, and what needs attention on stderr."""
     from engines.metrics import summary
-    from engines.metrics.table import METRICS
+    from engines.metrics.table import shown
 
-    titles = [metric.title for metric in METRICS.values()]
-    rows = [_row(case.name, summary.means_of(case)) for case in cases]
-    over = summary.cohort(cases)
+    metrics = shown(report["cohort"])
+    titles = [metric.title for metric in metrics.values()]
+    rows = [_row(case.name, summary.means_of(case, metrics), metrics) for case in cases]
+    cohort = report["cohort"]
     rows += [
-        _row(f"({what} of cases)", {name: over[name][what] for name in METRICS})
+        _row(
+            f"({what} of cases)",
+            {name: cohort[name][what] for name in metrics},
+            metrics,
+        )
         for what in ("mean", "sd", "median")
     ]
     render.table(["case", *titles], rows)
-    labels = summary.by_label(cases)
-    if len(labels) > 1:
-        means = [{name: row[name]["mean"] for name in METRICS} for row in labels]
-        named = zip(labels, means, strict=True)
-        render.table(["label", *titles], [_row(row["name"], m) for row, m in named])
-    if over["dice"]["ci95"] is not None:
-        low, high = over["dice"]["ci95"]
-        count = over["dice"]["n"]
-        render.say(f"Dice: 95 % interval {low:.4f} to {high:.4f} over {count} cases")
+    for what, key in (("region", "region"), ("label", "name")):
+        found = report[f"by_{what}"]
+        if len(found) > 1:
+            means = [{n: row[n]["mean"] for n in metrics} for row in found]
+            named = zip(found, means, strict=True)
+            told = [_row(row[key], mean, metrics) for row, mean in named]
+            render.table([what, *titles], told)
+    _say_interval(cohort["dice"])
+    _say_identification(report["identification"])
+    _show_comparison(report.get("comparison"), metrics)
     render.closing_table(cases, rows=0)
 
 
-def _row(name: str, values: Mapping[str, float | None]) -> list[str]:
-    from engines.metrics.table import METRICS
+def _say_interval(dice: Mapping[str, Any]) -> None:
+    if dice["ci95"] is not None:
+        low, high = dice["ci95"]
+        count = dice["n"]
+        render.say(f"Dice: 95 % interval {low:.4f} to {high:.4f} over {count} cases")
 
-    numbers = [values.get(metric) for metric in METRICS]
+
+def _say_identification(found: Mapping[str, Any] | None) -> None:
+    if found is None:
+        return
+    error = found["mean_error_mm"]
+    off = "" if error is None else f", centres off by {error:.2f} mm on average"
+    render.say(
+        f"identified: {found['identified']} of {found['vertebrae']} vertebrae "
+        f"({found['rate']:.1%}){off}"
+    )
+
+
+def _show_comparison(
+    compared: Mapping[str, Any] | None, metrics: Mapping[str, Any]
+) -> None:
+    if compared is None:
+        return
+    rows = [
+        [metric.title, *_compared_cells(compared[name])]
+        for name, metric in metrics.items()
+    ]
+    headings = ("metric", "difference", "95 % interval", "p", "wins", "losses", "ties")
+    render.table(headings, rows)
+
+
+def _compared_cells(row: Mapping[str, Any]) -> list[str]:
+    difference, interval, p = row["difference"], row["ci95"], row["p"]
+    return [
+        "" if difference is None else f"{difference:+.4f}",
+        "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}",
+        "" if p is None else f"{p:.3g}",
+        *(str(row[key]) for key in ("wins", "losses", "ties")),
+    ]
+
+
+def _row(
+    name: str, values: Mapping[str, float | None], metrics: Mapping[str, Any]
+) -> list[str]:
+    numbers = [values.get(metric) for metric in metrics]
     return [name, *("" if n is None else f"{n:.4f}" for n in numbers)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from engines.report import page, pictures
+from engines.report import pictures, run_page
 
 ORANGE = (240, 150, 50)
 
@@ -52,7 +52,7 @@ def test_page_escapes_names_and_shows_reasons(tmp_path: Path) -> None:
         "error": {"code": "x", "message": "1 < 2", "hint": "mend"},
         "outputs": {},
     }
-    text = page.write_rows(tmp_path, "Title", ["fact"], [case])
+    text = run_page.html(tmp_path, "Title", ["fact"], [case])
     assert "&lt;b&gt;&amp;" in text
     assert "1 &lt; 2" in text
     assert "<b>&" not in text

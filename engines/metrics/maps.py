@@ -1,0 +1,332 @@
+"""Bring the label maps of a pair together: one grid, one set of ids.
+
+A map is a file, or a folder with one file per structure (``vertebrae_L1.nii.gz`` ...).
+Everything that is done to a map, or that may surprise, is told in a note.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from engines.errors import MaskError
+from engines.geometry import Grid
+from engines.labels import (
+    BACKGROUND,
+    REGION_CLASSES,
+    SCHEMES,
+    SPINE_CLASSES,
+    STRUCTURES,
+    VERTEBRAE,
+    Scheme,
+    class_of,
+)
+from engines.metrics import score
+from engines.metrics.overlap import LARGEST_LABEL
+from engines.metrics.pairs import Pair, kind_of
+from engines.results import Note
+from engines.volume import Volume, read_mask, stem_of, suffix_of
+
+SPINE = SPINE_CLASSES["spine"]
+
+TOLD_LABELS = 5
+"""So many labels are listed in a message; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapSettings:
+    """How two maps are brought together.
+
+    Attributes:
+        binary: compare all labels above zero as one, the spine.
+        scheme: of the ids in predictions; None takes them as they are.
+        truth_scheme: of the ids in the truth.
+        resample: bring a prediction on another grid to that of the truth.
+    """
+
+    binary: bool = False
+    scheme: Scheme | None = None
+    truth_scheme: Scheme | None = None
+    resample: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two label maps on one grid, with ids that mean the same in both.
+
+    Attributes:
+        maps: cut to the box that holds all labels.
+        grid: of the truth, whole.
+        corner: index on ``grid`` of the first voxel of ``maps``.
+        names: label -> name.
+        vertebrae: whether the ids are those of vertebrae.
+    """
+
+    maps: score.Maps
+    grid: Grid
+    corner: tuple[int, ...]
+    names: Mapping[int, str]
+    vertebrae: bool
+    notes: tuple[Note, ...] = ()
+
+
+def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
+    """Read the maps of a pair and bring them together.
+
+    Args:
+        pair: a missing prediction is taken for an empty one.
+        settings: how.
+        binary: compare all labels as one, whatever the settings say.
+
+    Raises:
+        MaskError: different grids, or labels that cannot be compared.
+        InputError: a map cannot be read.
+    """
+    truth = read_map(pair.truth)
+    notes: list[Note] = []
+    if pair.prediction is None:
+        prediction = truth.with_voxels(np.zeros_like(truth.voxels))
+        told = "no prediction: every label counts as missed"
+        notes.append(Note("missing_prediction", told))
+    else:
+        prediction = read_map(pair.prediction)
+        if settings.resample and not prediction.grid.matches(truth.grid):
+            notes.append(_resample_note(prediction.grid, truth.grid))
+            prediction = _on_grid(prediction, truth.grid)
+        _require_same_grid(prediction.grid, truth.grid)
+    prediction, told_p = _translated(prediction, settings.scheme, "prediction")
+    truth, told_t = _translated(truth, settings.truth_scheme, "truth")
+    notes += [*told_p, *told_t]
+    named = settings.scheme is not None or settings.truth_scheme is not None
+    compared = _compared(pair, prediction, truth, binary=binary, translated=named)
+    return replace(
+        compared, notes=(*notes, *_empty(prediction, truth), *compared.notes)
+    )
+
+
+def read_map(path: Path) -> Volume:
+    """Read a label map: a file, or a folder with a file per structure.
+
+    Raises:
+        MaskError: the files of a folder do not fit together.
+        InputError: one cannot be read.
+    """
+    if not path.is_dir():
+        return read_mask(path)
+    volume: Volume | None = None
+    for file in structure_files(path):
+        part = read_mask(file)
+        if volume is None:
+            empty = np.zeros(part.grid.shape, np.uint8, order="F")
+            volume = Volume(empty, part.grid)
+        elif not part.grid.matches(volume.grid):
+            msg = f"{path}: {file.name} is on another grid than the others"
+            raise MaskError(msg)
+        volume.voxels[part.voxels > 0] = STRUCTURES[stem_of(file)]
+    if volume is None:
+        msg = f"{path}: no files of structures (vertebrae_L1.nii.gz ...)"
+        raise MaskError(msg)
+    return volume
+
+
+def structure_files(folder: Path) -> list[Path]:
+    """Return the files of ``folder`` that hold a vertebra or the sacrum each."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if suffix_of(path) and stem_of(path) in STRUCTURES
+    )
+
+
+def is_spine_only(path: Path) -> bool:
+    """Say whether a map is called as one that has the spine as its only label."""
+    return not path.is_dir() and kind_of(path) == "spine"
+
+
+def _resample_note(prediction: Grid, truth: Grid) -> Note:
+    told = f"the prediction was resampled: {_difference(prediction, truth)}"
+    return Note("resampled", told)
+
+
+def _on_grid(mask: Volume, grid: Grid) -> Volume:
+    """Return the nearest label at each voxel of ``grid``; 0 outside."""
+    index = np.linalg.inv(mask.grid.affine) @ grid.affine
+    moved = ndimage.affine_transform(
+        mask.voxels, index[:3, :3], index[:3, 3], grid.shape, order=0, mode="constant"
+    )
+    return Volume(moved, grid, None, mask.provenance)
+
+
+def _translated(
+    mask: Volume, scheme: Scheme | None, which: str
+) -> tuple[Volume, list[Note]]:
+    """Return a map with VerSe ids; labels that are none in its scheme are left out."""
+    if scheme is None:
+        return mask, []
+    ids = SCHEMES[scheme]
+    labels = [int(label) for label in _labels(mask.voxels)]
+    unknown = [label for label in labels if label not in ids]
+    table = np.zeros(max([*labels, 0]) + 1, np.uint8)
+    for label in labels:
+        table[label] = ids.get(label, 0)
+    notes = []
+    if unknown:
+        told = (
+            f"labels of the {which} that {scheme!r} does not have: {_listed(unknown)}"
+        )
+        notes.append(Note("unknown_labels", told))
+    return mask.with_voxels(table[mask.voxels]), notes
+
+
+def _labels(voxels: NDArray[Any]) -> NDArray[Any]:
+    """Return the labels above zero, growing.
+
+    Raises:
+        MaskError: values below zero.
+    """
+    low, high = int(voxels.min()), int(voxels.max())
+    if low < 0 or high > LARGEST_LABEL:
+        msg = f"values from {low} to {high} are no label ids"
+        raise MaskError(msg, hint="Give label maps, not scans.")
+    seen = np.zeros(high + 1, bool)
+    seen[voxels] = True
+    seen[BACKGROUND] = False
+    return np.flatnonzero(seen)
+
+
+def _empty(prediction: Volume, truth: Volume) -> list[Note]:
+    """Say which of the maps holds nothing."""
+    found = [bool(prediction.voxels.any()), bool(truth.voxels.any())]
+    if not any(found):
+        return [Note("empty", "both label maps are empty: nothing to score")]
+    if not found[1]:
+        told = "the truth is empty: everything predicted counts as wrong"
+        return [Note("empty_truth", told)]
+    if not found[0]:
+        told = "the prediction is empty: every label counts as missed"
+        return [Note("empty_prediction", told)]
+    return []
+
+
+def _compared(
+    pair: Pair, prediction: Volume, truth: Volume, *, binary: bool, translated: bool
+) -> Compared:
+    """Bring both maps to ids that mean the same."""
+    notes: tuple[Note, ...] = ()
+    if not binary and _says_spine_only(pair, prediction) and truth.voxels.max() > SPINE:
+        told = "the prediction has one label: all labels of the truth count as spine"
+        binary, notes = True, (Note("compared_binary", told),)
+    if binary:
+        one = _above_zero(prediction), _above_zero(truth)
+        return _cut(*one, truth.grid, _BINARY, notes)
+    regions = _named(REGION_CLASSES)
+    if _told_names(prediction) == regions and _told_names(truth) != regions:
+        told = "the prediction has regions: vertebrae of the truth count as theirs"
+        notes = (Note("compared_regions", told),)
+        return _cut(prediction.voxels, _regions(truth), truth.grid, regions, notes)
+    if not translated and _may_be_binary(prediction, truth):
+        told = "the prediction has label 1 alone, which the truth lacks: try --binary"
+        notes = (Note("perhaps_binary", told),)
+    names = _told_names(prediction) or _names_of(kind_of(pair.truth))
+    names = _VERTEBRAE if translated else names
+    return _cut(prediction.voxels, truth.voxels, truth.grid, names, notes)
+
+
+def _cut(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    grid: Grid,
+    names: Mapping[int, str],
+    notes: tuple[Note, ...],
+) -> Compared:
+    maps, corner = score.cut(prediction, truth, grid.spacing_mm)
+    vertebrae = names == _VERTEBRAE
+    return Compared(maps, grid, corner, names, vertebrae, notes)
+
+
+def _named(classes: Mapping[str, int]) -> dict[int, str]:
+    return {index: name for name, index in classes.items() if index}
+
+
+_BINARY = _named(SPINE_CLASSES)
+_VERTEBRAE = {v.id: v.name for v in VERTEBRAE.values()}
+
+
+def _names_of(kind: str) -> Mapping[int, str]:
+    """Return label -> name for masks called ``_seg-KIND``; empty for unknown kinds."""
+    if kind == "spine":
+        return _BINARY
+    return _VERTEBRAE if kind in ("", "vert") else {}
+
+
+def _told_names(mask: Volume) -> dict[int, str]:
+    """Return label -> name as this program wrote it into the header, if it did."""
+    labels = mask.provenance.get("labels", {})
+    return {int(label): str(name) for label, name in labels.items()}
+
+
+def _says_spine_only(pair: Pair, prediction: Volume) -> bool:
+    named = pair.prediction is not None and is_spine_only(pair.prediction)
+    said = named or _told_names(prediction) == _BINARY
+    return said and bool(prediction.voxels.max() <= SPINE)
+
+
+def _may_be_binary(prediction: Volume, truth: Volume) -> bool:
+    return bool(prediction.voxels.max() == SPINE) and not (truth.voxels == SPINE).any()
+
+
+def _above_zero(mask: Volume) -> NDArray[np.uint8]:
+    return (mask.voxels > 0).view(np.uint8)
+
+
+def _regions(truth: Volume) -> NDArray[np.uint8]:
+    highest = int(truth.voxels.max())
+    unknown = sorted(set(_labels(truth.voxels).tolist()) - {*VERTEBRAE})
+    if unknown:
+        msg = f"the truth has labels that are no vertebra: {_listed(unknown)}"
+        raise MaskError(msg, hint="Compare with a truth that has VerSe ids.")
+    turned = np.zeros(highest + 1, np.uint8)
+    for label in range(1, highest + 1):
+        turned[label] = class_of(label, REGION_CLASSES)
+    regions: NDArray[np.uint8] = turned[truth.voxels]
+    return regions
+
+
+def _require_same_grid(prediction: Grid, truth: Grid) -> None:
+    if prediction.matches(truth):
+        return
+    msg = (
+        f"prediction and truth are on different grids: {_difference(prediction, truth)}"
+    )
+    hint = (
+        "Bring the prediction back to the grid of its scan, or resample it to the "
+        "truth's with --resample."
+    )
+    raise MaskError(msg, hint=hint)
+
+
+def _difference(prediction: Grid, truth: Grid) -> str:
+    for what, one, other in (
+        ("voxels", prediction.shape, truth.shape),
+        ("axes", prediction.axes, truth.axes),
+        ("mm", prediction.spacing_mm, truth.spacing_mm),
+    ):
+        told, wanted = _text(one), _text(other)
+        if told != wanted:
+            return f"{told} {what} and {wanted} {what}"
+    apart = np.linalg.norm(prediction.corners_mm() - truth.corners_mm(), axis=1).max()
+    return f"{_text(truth.shape)} voxels each, but corners lie {apart:.2f} mm apart"
+
+
+def _text(value: str | Sequence[float]) -> str:
+    return value if isinstance(value, str) else " x ".join(f"{v:.4g}" for v in value)
+
+
+def _listed(labels: Sequence[int]) -> str:
+    more = len(labels) - TOLD_LABELS
+    told = ", ".join(map(str, labels[:TOLD_LABELS]))
+    return told + (f" and {more} more" if more > 0 else "")
