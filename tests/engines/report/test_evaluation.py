@@ -65,7 +65,7 @@ def test_all_files_are_written(written: Path) -> None:
         "summary.json",
     ]
     record = json.loads((written / "evaluation.json").read_text())
-    rows = list(csv.DictReader((written / "evaluation.csv").open()))
+    rows = list(csv.DictReader((written / "evaluation.csv").read_text().splitlines()))
     assert [case["name"] for case in record["cases"]] == [
         "fair",
         "good",
