@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from engines import archives
 from engines.archives import Unpacked
 from engines.convert.assemble import read_stack
-from engines.convert.series import DICOM_SUFFIX, Collector, LeftOut, Stack, is_dicom
+from engines.convert.series import DICOM_SUFFIX, Collector, is_dicom
+from engines.convert.stack import LeftOut, Stack
 from engines.errors import (
     NameClashError,
     NotFoundError,

@@ -11,7 +11,7 @@ from spinecli import render
 if TYPE_CHECKING:
     from engines.convert.checks import Repairs
     from engines.convert.inspect import Row
-    from engines.convert.series import LeftOut
+    from engines.convert.stack import LeftOut
 
 HEADINGS = (
     "name",

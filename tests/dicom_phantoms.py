@@ -21,7 +21,8 @@ from pydicom.uid import (
 )
 
 from engines.convert.headers import FrameReader
-from engines.convert.series import Stack, series_in
+from engines.convert.series import series_in
+from engines.convert.stack import Stack
 from engines.volume import Volume
 from tests import phantoms
 

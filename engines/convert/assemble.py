@@ -21,7 +21,8 @@ from engines.convert import checks, decode, mend, rescale
 from engines.convert.checks import Finding, Layout, Repairs
 from engines.convert.frames import Frame
 from engines.convert.headers import quiet
-from engines.convert.series import Stack, direction_of, normal_of, ordered, series_in
+from engines.convert.series import series_in
+from engines.convert.stack import Stack, direction_of, normal_of, ordered
 from engines.errors import (
     DuplicateSliceError,
     InputError,

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from engines import geometry
 from engines.convert import decode
 from engines.convert.frames import Frame
-from engines.convert.series import (
-    DIRECTION_TOLERANCE,
-    DUPLICATE_MM,
-    MIN_SLICES,
+from engines.convert.series import DIRECTION_TOLERANCE, DUPLICATE_MM, MIN_SLICES
+from engines.convert.stack import (
     Stack,
     direction_of,
     heights_mm,

@@ -14,7 +14,7 @@ from engines.convert import naming, sidecar
 from engines.convert.assemble import Assembled, assemble
 from engines.convert.checks import Repairs
 from engines.convert.headers import DAMAGE
-from engines.convert.series import LeftOut, Stack
+from engines.convert.stack import LeftOut, Stack
 from engines.errors import (
     NameClashError,
     OutputError,

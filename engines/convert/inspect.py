@@ -12,7 +12,7 @@ from engines import geometry
 from engines.convert import checks, sidecar
 from engines.convert.checks import Finding, Repairs
 from engines.convert.headers import DAMAGE
-from engines.convert.series import (
+from engines.convert.stack import (
     LeftOut,
     Stack,
     direction_of,

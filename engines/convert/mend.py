@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engines.convert import checks
 from engines.convert.checks import Layout, Repairs
 from engines.convert.frames import Frame
-from engines.convert.series import direction_of
+from engines.convert.stack import direction_of
 from engines.errors import UnsupportedError
 from engines.geometry import Affine, Grid
 

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 from pydicom.dataset import Dataset
 
-from engines.convert.series import Stack
 from engines.convert.sidecar import scrubbed, secrets
+from engines.convert.stack import Stack
 from engines.errors import SettingsError
 
 DEFAULT = "{case}_{modality}"

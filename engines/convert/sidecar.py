@@ -21,7 +21,7 @@ from pydicom.uid import UID
 from engines import __version__
 from engines.convert.assemble import Assembled
 from engines.convert.headers import DAMAGE, quiet
-from engines.convert.series import Stack
+from engines.convert.stack import Stack
 
 MILLI = 1e-3
 

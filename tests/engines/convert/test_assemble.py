@@ -12,7 +12,7 @@ from pydicom.uid import RLELossless
 
 from engines.convert.assemble import assemble, read_series, read_stack
 from engines.convert.checks import Repairs
-from engines.convert.series import Stack
+from engines.convert.stack import Stack
 from engines.errors import (
     DuplicateSliceError,
     FewSlicesError,

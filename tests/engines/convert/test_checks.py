@@ -9,7 +9,7 @@ from pydicom.uid import JPEGLSLossless
 
 from engines.convert import checks
 from engines.convert.checks import Repairs, findings_of, require
-from engines.convert.series import Stack, ordered
+from engines.convert.stack import Stack, ordered
 from engines.errors import (
     DuplicateSliceError,
     FewSlicesError,

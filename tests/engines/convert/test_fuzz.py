@@ -41,7 +41,7 @@ from engines.convert import sidecar
 from engines.convert.assemble import Assembled, assemble
 from engines.convert.convert import ConvertRun, ConvertSettings
 from engines.convert.headers import DAMAGE
-from engines.convert.series import Stack
+from engines.convert.stack import Stack
 from engines.errors import SpineError
 from engines.scans import Survey, survey
 from tests import phantoms

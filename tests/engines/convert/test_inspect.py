@@ -7,7 +7,7 @@ import pytest
 
 from engines.convert.checks import Repairs
 from engines.convert.inspect import Row, inspect
-from engines.convert.series import LeftOut
+from engines.convert.stack import LeftOut
 from tests import dicom_phantoms as made
 from tests import phantoms
 

@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from engines.convert import naming
-from engines.convert.series import Stack
+from engines.convert.stack import Stack
 from engines.errors import SettingsError
 from tests import dicom_phantoms as made
 from tests import phantoms

@@ -16,7 +16,8 @@ from pydicom.uid import (
 )
 
 from engines.convert.headers import LOCALIZER, NO_IMAGE
-from engines.convert.series import LeftOut, Stack, is_dicom, ordered, series_in
+from engines.convert.series import is_dicom, series_in
+from engines.convert.stack import LeftOut, Stack, ordered
 from tests import dicom_phantoms as made
 from tests import phantoms
 

@@ -13,7 +13,7 @@ from engines.convert import checks, sidecar
 from engines.convert.assemble import assemble
 from engines.convert.checks import Repairs
 from engines.convert.convert import ConvertRun, ConvertSettings
-from engines.convert.series import Stack
+from engines.convert.stack import Stack
 from engines.errors import SpineError
 from tests import dicom_phantoms as made
 from tests import phantoms
