@@ -145,7 +145,7 @@ def read_mask(path: Path) -> Volume:
     voxels = volume.voxels
     if voxels.dtype.kind not in "iu":
         whole = np.rint(voxels)
-        if not np.array_equal(whole, voxels):
+        if not (np.isfinite(voxels).all() and np.array_equal(whole, voxels)):
             msg = f"{path.name}: a label map with fractions or non-finite values"
             raise UnsupportedError(msg, hint="Give the label map, not probabilities.")
         return volume.with_voxels(whole.astype(np.int32))

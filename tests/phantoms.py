@@ -96,7 +96,7 @@ def write_nifti(
         edit: may make the header say anything, however wrong.
         codes: of qform and sform.
     """
-    image = nib.Nifti1Image(scan.voxels, scan.grid.affine)
+    image = nib.Nifti1Image(scan.voxels, scan.grid.affine, dtype=scan.voxels.dtype)
     image.set_qform(scan.grid.affine, codes[0])
     image.set_sform(scan.grid.affine, codes[1])
     content = bytearray(image.to_bytes())

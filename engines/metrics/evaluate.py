@@ -16,12 +16,14 @@ from engines.labels import VERTEBRAE
 from engines.metrics import identification, instances, nnunet, score, summary, table
 from engines.metrics.identification import Identified
 from engines.metrics.maps import Compared, MapSettings, is_spine_only, together
-from engines.metrics.pairs import Pair
+from engines.metrics.overlap import Overlap, iou, overlaps
+from engines.metrics.pairs import Pair, key_of
 from engines.metrics.score import Maps, Scored
 from engines.metrics.table import Metric
 from engines.results import CaseResult, Note, Problem
 
 REPORT = "evaluation"
+CENTRES = "_ctd.json"
 NNUNET_SUMMARY = "summary.json"
 
 Told = Callable[[str, str], None]
@@ -71,7 +73,8 @@ def evaluate(
     settings = settings or EvaluateSettings()
     present = [pair.prediction for pair in pairs if pair.prediction is not None]
     # A missing mask has no values to look at: it is taken for one like the others.
-    absent_is_binary = settings.maps.binary or all(map(is_spine_only, present))
+    only_spine = bool(present) and all(map(is_spine_only, present))
+    absent_is_binary = settings.maps.binary or only_spine
     for pair in pairs:
         told(pair.name, "score")
         binary = settings.maps.binary if pair.prediction else absent_is_binary
@@ -135,6 +138,8 @@ def _scored(
     started = time.monotonic()
     compared = together(pair, settings.maps, binary=binary)
     found = _by_label(compared, settings)
+    maps = compared.maps
+    counts = overlaps(maps.prediction, maps.truth, voxels=maps.voxels)
     labels = [
         _row(compared, scored, settings.metrics) for _, scored in sorted(found.items())
     ]
@@ -142,8 +147,8 @@ def _scored(
         "prediction": str(pair.prediction) if pair.prediction else None,
         "truth": str(pair.truth),
         "labels": labels,
-        "miou": _mean_iou(found, compared.maps),
-        "counts": {str(label): _counts(rows) for label, rows in sorted(found.items())},
+        "miou": _mean_iou(counts, compared.maps),
+        "counts": {str(one.label): _counts(one) for one in counts},
         **_vertebrae(pair, compared),
     }
     notes = (*compared.notes, *_slice_notes(found, settings))
@@ -164,7 +169,8 @@ def _by_label(
     """Return label -> its scores in the volume, or in each slice."""
     maps = [compared.maps]
     if settings.slices:
-        maps = [*score.slices_of(compared.maps, sagittal_axis(compared))]
+        axis, shape = sagittal_axis(compared), compared.grid.shape
+        maps = [*score.slices_of(compared.maps, axis, shape)]
     found: defaultdict[int, list[Scored]] = defaultdict(list)
     for one in maps:
         for scored in score.scores(one, settings.tolerance):
@@ -187,26 +193,26 @@ def _row(
     return row | ({"region": VERTEBRAE[label].region} if known else {})
 
 
-def _counts(scored: Sequence[Scored]) -> dict[str, int]:
+def _counts(counts: Overlap) -> dict[str, int]:
     """Return the voxels of a label: in both maps, in each of them, and in all."""
     return {
-        "both": sum(one.counts.both for one in scored),
-        "prediction": sum(one.counts.prediction for one in scored),
-        "truth": sum(one.counts.truth for one in scored),
-        "voxels": sum(one.counts.voxels for one in scored),
+        "both": counts.both,
+        "prediction": counts.prediction,
+        "truth": counts.truth,
+        "voxels": counts.voxels,
     }
 
 
-def _mean_iou(found: Mapping[int, Sequence[Scored]], maps: Maps) -> float | None:
-    """Return the IoU averaged over all labels and the background."""
-    if not found:
+def _mean_iou(counts: Sequence[Overlap], maps: Maps) -> float | None:
+    """Return the IoU averaged over all labels, and the background if there is some."""
+    if not counts:
         return None
-    counts = [_counts(scored) for scored in found.values()]
-    ious = [c["both"] / (c["prediction"] + c["truth"] - c["both"]) for c in counts]
+    ious = [iou(one) for one in counts]
     predicted, true = maps.prediction > 0, maps.truth > 0
     neither = maps.voxels - int(np.count_nonzero(predicted | true))
     not_both = maps.voxels - int(np.count_nonzero(predicted & true))
-    ious.append(neither / not_both if not_both else 0.0)
+    if not_both:
+        ious.append(neither / not_both)
     return float(np.mean(ious))
 
 
@@ -228,9 +234,8 @@ def _identified(pair: Pair, compared: Compared) -> tuple[Identified, str]:
     grid = compared.grid
     files = [centres_beside(path) for path in (pair.prediction, pair.truth)]
     if files[0] is not None and files[1] is not None:
-        predicted, true = (
-            identification.read_centres(path, grid) for path in files if path
-        )
+        predicted = identification.read_centres(files[0], compared.own_grid)
+        true = identification.read_centres(files[1], grid)
         return identification.identify(predicted, true), "files"
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ np.array(compared.corner)
@@ -246,8 +251,12 @@ def centres_beside(path: Path | None) -> Path | None:
     """Return the ``_ctd.json`` file that belongs to a label map, if there is one."""
     if path is None or path.is_dir():
         return None
-    stem = path.name.split("_seg-")[0].split("_msk")[0]
-    found = sorted(path.parent.glob(f"{stem}*_ctd.json"))
+    wanted = key_of(Path(path.name))
+    found = [
+        beside
+        for beside in sorted(path.parent.glob(f"*{CENTRES}"))
+        if key_of(Path(beside.name.removesuffix(CENTRES))) == wanted
+    ]
     return found[0] if len(found) == 1 else None
 
 

@@ -30,6 +30,8 @@ from engines.labels import VERTEBRAE
 HIT_MM = 20.0
 """How far a centre may lie from the true one."""
 
+_AXES = {code: axis for axis, pair in enumerate(("LR", "PA", "IS")) for code in pair}
+
 Centres = Mapping[int, NDArray[np.float64]]
 """VerSe id -> (3,) in RAS mm."""
 
@@ -116,6 +118,10 @@ def read_centres(path: Path, grid: Grid) -> dict[int, NDArray[np.float64]]:
             for row in record[1:]
         }
         affine = _turned(grid, codes)
+        sane = all(np.isfinite(point).all() for point in points.values())
+        if not sane or len({_AXES[code] for code in codes}) != len(_AXES) // 2:
+            msg = "coordinates or directions that make no sense"
+            raise ValueError(msg)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         msg = f"{path.name}: not a centroid file ({type(error).__name__})"
         raise MaskError(msg, hint="Give _ctd.json files as VerSe has them.") from None

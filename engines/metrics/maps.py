@@ -33,6 +33,9 @@ from engines.volume import Volume, read_mask, stem_of, suffix_of
 
 SPINE = SPINE_CLASSES["spine"]
 
+INDEX_DECIMALS = 6
+"""Voxel indices are rounded to so many, so that whole ones stay whole."""
+
 TOLD_LABELS = 5
 """So many labels are listed in a message; the others are counted."""
 
@@ -61,6 +64,7 @@ class Compared:
     Attributes:
         maps: cut to the box that holds all labels.
         grid: of the truth, whole.
+        own_grid: of the prediction as it was read, for centres in files beside it.
         corner: index on ``grid`` of the first voxel of ``maps``.
         names: label -> name.
         vertebrae: whether the ids are those of vertebrae.
@@ -68,6 +72,7 @@ class Compared:
 
     maps: score.Maps
     grid: Grid
+    own_grid: Grid
     corner: tuple[int, ...]
     names: Mapping[int, str]
     vertebrae: bool
@@ -87,6 +92,7 @@ def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
         InputError: a map cannot be read.
     """
     truth = read_map(pair.truth)
+    own_grid = truth.grid
     notes: list[Note] = []
     if pair.prediction is None:
         prediction = truth.with_voxels(np.zeros_like(truth.voxels))
@@ -94,18 +100,26 @@ def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
         notes.append(Note("missing_prediction", told))
     else:
         prediction = read_map(pair.prediction)
+        own_grid = prediction.grid
         if settings.resample and not prediction.grid.matches(truth.grid):
             notes.append(_resample_note(prediction.grid, truth.grid))
             prediction = _on_grid(prediction, truth.grid)
         _require_same_grid(prediction.grid, truth.grid)
-    prediction, told_p = _translated(prediction, settings.scheme, "prediction")
-    truth, told_t = _translated(truth, settings.truth_scheme, "truth")
-    notes += [*told_p, *told_t]
-    named = settings.scheme is not None or settings.truth_scheme is not None
-    compared = _compared(pair, prediction, truth, binary=binary, translated=named)
-    return replace(
-        compared, notes=(*notes, *_empty(prediction, truth), *compared.notes)
+    schemes = (
+        _scheme_of(pair.prediction, settings.scheme),
+        _scheme_of(pair.truth, settings.truth_scheme),
     )
+    prediction, told_p = _translated(prediction, schemes[0], "prediction")
+    truth, told_t = _translated(truth, schemes[1], "truth")
+    if pair.prediction is not None:
+        notes += told_p
+    notes += told_t
+    named = any(scheme not in (None, "binary") for scheme in schemes)
+    binary = binary or "binary" in schemes
+    compared = _compared(pair, prediction, truth, binary=binary, translated=named)
+    if pair.prediction is not None:
+        notes += _empty(prediction, truth)
+    return replace(compared, own_grid=own_grid, notes=(*notes, *compared.notes))
 
 
 def read_map(path: Path) -> Volume:
@@ -147,6 +161,11 @@ def is_spine_only(path: Path) -> bool:
     return not path.is_dir() and kind_of(path) == "spine"
 
 
+def _scheme_of(path: Path | None, scheme: Scheme | None) -> Scheme | None:
+    """Return how a map is numbered; a folder of structures has VerSe ids already."""
+    return "verse" if path is not None and path.is_dir() else scheme
+
+
 def _resample_note(prediction: Grid, truth: Grid) -> Note:
     told = f"the prediction was resampled: {_difference(prediction, truth)}"
     return Note("resampled", told)
@@ -154,9 +173,15 @@ def _resample_note(prediction: Grid, truth: Grid) -> Note:
 
 def _on_grid(mask: Volume, grid: Grid) -> Volume:
     """Return the nearest label at each voxel of ``grid``; 0 outside."""
-    index = np.linalg.inv(mask.grid.affine) @ grid.affine
+    exact = np.linalg.inv(mask.grid.affine) @ grid.affine
+    index = np.round(exact, INDEX_DECIMALS)
     moved = ndimage.affine_transform(
-        mask.voxels, index[:3, :3], index[:3, 3], grid.shape, order=0, mode="constant"
+        mask.voxels,
+        index[:3, :3],
+        index[:3, 3],
+        grid.shape,
+        order=0,
+        mode="grid-constant",
     )
     return Volume(moved, grid, None, mask.provenance)
 
@@ -165,10 +190,10 @@ def _translated(
     mask: Volume, scheme: Scheme | None, which: str
 ) -> tuple[Volume, list[Note]]:
     """Return a map with VerSe ids; labels that are none in its scheme are left out."""
+    labels = [int(label) for label in _labels(mask.voxels, which)]
     if scheme is None:
         return mask, []
     ids = SCHEMES[scheme]
-    labels = [int(label) for label in _labels(mask.voxels)]
     unknown = [label for label in labels if label not in ids]
     table = np.zeros(max([*labels, 0]) + 1, np.uint8)
     for label in labels:
@@ -182,7 +207,7 @@ def _translated(
     return mask.with_voxels(table[mask.voxels]), notes
 
 
-def _labels(voxels: NDArray[Any]) -> NDArray[Any]:
+def _labels(voxels: NDArray[Any], which: str) -> NDArray[Any]:
     """Return the labels above zero, growing.
 
     Raises:
@@ -190,7 +215,10 @@ def _labels(voxels: NDArray[Any]) -> NDArray[Any]:
     """
     low, high = int(voxels.min()), int(voxels.max())
     if low < 0 or high > LARGEST_LABEL:
-        msg = f"values from {low} to {high} are no label ids"
+        msg = (
+            f"the {which} holds values from {low} to {high}; "
+            f"label ids are between 0 and {LARGEST_LABEL}"
+        )
         raise MaskError(msg, hint="Give label maps, not scans.")
     seen = np.zeros(high + 1, bool)
     seen[voxels] = True
@@ -245,7 +273,7 @@ def _cut(
 ) -> Compared:
     maps, corner = score.cut(prediction, truth, grid.spacing_mm)
     vertebrae = names == _VERTEBRAE
-    return Compared(maps, grid, corner, names, vertebrae, notes)
+    return Compared(maps, grid, grid, corner, names, vertebrae, notes)
 
 
 def _named(classes: Mapping[str, int]) -> dict[int, str]:
@@ -285,7 +313,7 @@ def _above_zero(mask: Volume) -> NDArray[np.uint8]:
 
 def _regions(truth: Volume) -> NDArray[np.uint8]:
     highest = int(truth.voxels.max())
-    unknown = sorted(set(_labels(truth.voxels).tolist()) - {*VERTEBRAE})
+    unknown = sorted(set(_labels(truth.voxels, "truth").tolist()) - {*VERTEBRAE})
     if unknown:
         msg = f"the truth has labels that are no vertebra: {_listed(unknown)}"
         raise MaskError(msg, hint="Compare with a truth that has VerSe ids.")

@@ -138,7 +138,7 @@ def confusion(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.int64
         block = slice(start, start + planes)
         joint = prediction[..., block].ravel(order=order).astype(np.int32)
         joint *= count
-        joint += truth[..., block].ravel(order=order)
+        joint += truth[..., block].ravel(order=order).astype(np.int32, copy=False)
         pairs += np.bincount(joint, minlength=count * count)
     return pairs.reshape(count, count)
 

@@ -145,6 +145,9 @@ def read_pairs(table: Path) -> list[Pair]:
 
 
 def _listed_pair(table: Path, row: Mapping[str, str | None]) -> Pair:
+    if not (row["truth"] or "").strip():
+        msg = f"{table}: a row without truth"
+        raise SettingsError(msg, hint="Every case needs a truth to be scored against.")
     truth = table.parent / (row["truth"] or "").strip()
     told = (row["prediction"] or "").strip()
     prediction = table.parent / told if told else None
@@ -195,7 +198,8 @@ def _label_maps(given: Path) -> _Files:
         msg = f"no label maps under {given}"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
     split = {path.parent for path in images if stem_of(path) in STRUCTURES}
-    whole = [path for path in images if path.parent not in split]
+    cases = split | {one.parent for one in split if one.name == STRUCTURE_FOLDER}
+    whole = [path for path in images if path.parent not in cases]
     named = [path for path in whole if is_label_map(path)]
     found: _Files = {}
     for folder in sorted(split):

@@ -82,12 +82,22 @@ def cut(
     return Maps(*inner, spacing_mm, int(truth.size)), corner
 
 
-def slices_of(maps: Maps, axis: int) -> Iterator[Maps]:
-    """Yield the slices along ``axis`` in which either map has a label, in pixels."""
+def slices_of(
+    maps: Maps, axis: int, shape: tuple[int, ...] | None = None
+) -> Iterator[Maps]:
+    """Yield the slices along ``axis`` in which either map has a label, in pixels.
+
+    Args:
+        maps: cut out of a larger grid.
+        axis: that slices are numbered along.
+        shape: of the larger grid; that of the maps if there is none.
+    """
+    shape = shape or maps.truth.shape
+    pixels = int(np.prod(shape)) // shape[axis]
     for place in range(maps.truth.shape[axis]):
         pair = maps.prediction.take(place, axis), maps.truth.take(place, axis)
         if pair[0].any() or pair[1].any():
-            yield Maps(*pair, (1.0, 1.0), pair[1].size)
+            yield Maps(*pair, (1.0, 1.0), pixels)
 
 
 def scores(maps: Maps, tolerance_mm: float = TOLERANCE_MM) -> list[Scored]:

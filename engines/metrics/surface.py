@@ -95,13 +95,13 @@ def distances(
     codes = _codes(truth), _codes(prediction)
     borders = [_is_border(code, len(sizes)) for code in codes]
     places = [np.flatnonzero(border) for border in borders]
-    points = [_points(place, codes[0].shape, spacing) for place in places]
+    points = [_points(place, codes[0].shape) for place in places]
     sides = []
     for own, other in ((0, 1), (1, 0)):
         apart = np.zeros(len(places[own]))
         away = ~borders[other].ravel()[places[own]]
         if away.any():
-            apart[away] = _nearest(points[own][away], points[other])
+            apart[away] = _nearest(points[own][away], points[other], spacing)
         sides.append(_side(apart, sizes[codes[own].ravel()[places[own]]]))
     return Distances(*sides)
 
@@ -159,20 +159,26 @@ def _is_border(codes: NDArray[np.uint8], patterns: int) -> NDArray[np.bool_]:
     return border
 
 
-def _points(
-    places: NDArray[np.intp], shape: tuple[int, ...], spacing: tuple[float, ...]
-) -> NDArray[np.float64]:
-    index = np.stack(np.unravel_index(places, shape), axis=1)
-    return np.asarray(index * np.array(spacing), np.float64)
+def _points(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return the indices (N, axes) of places in a flat array."""
+    return np.stack(np.unravel_index(places, shape), axis=1)
 
 
 def _nearest(
-    points: NDArray[np.float64], others: NDArray[np.float64]
+    points: NDArray[np.intp], others: NDArray[np.intp], spacing: tuple[float, ...]
 ) -> NDArray[np.float64]:
+    """Return how far each of ``points`` lies from the nearest of ``others``.
+
+    Distances are computed from whole voxels, so that one that equals the tolerance
+    does so wherever it lies.
+    """
     if not len(others):
         return np.full(len(points), math.inf)
-    tree = KDTree(others, balanced_tree=False, compact_nodes=False)
-    return np.asarray(tree.query(points)[0], np.float64)
+    sizes = np.array(spacing)
+    tree = KDTree(others * sizes, balanced_tree=False, compact_nodes=False)
+    nearest = np.asarray(tree.query(points * sizes)[1])
+    apart = (points - others[nearest]) * sizes
+    return np.asarray(np.sqrt((apart**2).sum(axis=1)), np.float64)
 
 
 def _side(apart: NDArray[np.float64], sizes: NDArray[np.float64]) -> Side:

@@ -139,6 +139,11 @@ class EvaluateRun:
             yield result
         for result in evaluate(self.others, self.settings, told=told):
             self._other_cases.append(result)
+            if result.error is not None:
+                told_error = (
+                    f"other prediction of {result.name}: {result.error.message}"
+                )
+                self.notes += (Note("other_failed", told_error),)
         if self.output is not None:
             self._write(self.output)
 

@@ -165,7 +165,6 @@ def evaluate(
             scans=scans,
             command=shlex.join(["spine", *sys.argv[1:]]),
         )
-        run.warnings += work.notes
         run.table = lambda cases: _show(cases, work.report())
         run.describe(work.report)
         with progress.batch() as bar:
@@ -173,6 +172,7 @@ def evaluate(
             for result in work.results(bar.stage):
                 run.add(result)
                 bar.finished(result)
+        run.warnings += work.notes
         if output is not None and not as_json:
             render.say(f"results: {output / 'index.html'}")
 

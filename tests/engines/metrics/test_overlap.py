@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from engines.errors import MaskError
 from engines.metrics import overlap
 from engines.metrics.overlap import Overlap, confusion, overlaps
-from engines.metrics.table import METRICS
 
 SHAPE = (5, 3, 2)
 
@@ -22,8 +21,22 @@ def blank() -> NDArray[np.uint8]:
     return np.zeros(SHAPE, np.uint8)
 
 
+FORMULAS = {
+    formula.__name__: formula
+    for formula in (
+        overlap.dice,
+        overlap.iou,
+        overlap.precision,
+        overlap.recall,
+        overlap.f1,
+        overlap.accuracy,
+        overlap.specificity,
+    )
+}
+
+
 def scores(counts: Overlap) -> dict[str, float]:
-    return {name: metric.of(counts) for name, metric in METRICS.items()}
+    return {name: formula(counts) for name, formula in FORMULAS.items()}
 
 
 def test_two_bars_that_share_two_voxels() -> None:
@@ -43,6 +56,7 @@ def test_two_bars_that_share_two_voxels() -> None:
             "recall": 2 / 4,
             "f1": 4 / 7,
             "accuracy": 27 / 30,
+            "specificity": 25 / 26,
         }
     )
 
@@ -59,6 +73,8 @@ def test_a_label_that_one_map_lacks_scores_zero() -> None:
     for counts, wrong in ((only_predicted, 2), (only_true, 3)):
         told = scores(counts)
         assert told.pop("accuracy") == pytest.approx((30 - wrong) / 30)
+        right = 1 - counts.prediction / (30 - counts.truth)
+        assert told.pop("specificity") == pytest.approx(right)
         assert set(told.values()) == {0.0}
 
 
@@ -70,14 +86,49 @@ def test_a_label_that_neither_map_has_is_not_scored() -> None:
     assert overlaps(blank(), blank()) == []
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_every_metric_is_one_for_a_perfect_label(name: str) -> None:
+@pytest.mark.parametrize("name", FORMULAS)
+def test_every_ratio_is_one_for_a_perfect_label(name: str) -> None:
     truth = blank()
     truth[1:3] = 2
 
     (counts,) = overlaps(truth, truth)
 
-    assert METRICS[name].of(counts) == 1.0
+    assert FORMULAS[name](counts) == 1.0
+
+
+def test_what_was_cut_away_counts_as_right_background() -> None:
+    truth = blank()
+    truth[1:3] = 2
+
+    (counts,) = overlaps(blank(), truth, voxels=300)
+
+    assert counts.voxels == 300
+    assert overlap.accuracy(counts) == pytest.approx(288 / 300)
+    assert overlap.specificity(counts) == 1
+
+
+def test_a_label_that_fills_the_grid_leaves_nothing_to_be_specific_about() -> None:
+    full = np.ones(SHAPE, np.uint8)
+
+    (counts,) = overlaps(full, full)
+
+    assert (overlap.accuracy(counts), overlap.specificity(counts)) == (1, 0)
+
+
+INTEGERS = [
+    np.dtype(order + kind)
+    for kind in ("i2", "u2", "i4", "u4", "i8", "u8")
+    for order in "<>"
+] + [np.dtype("u1"), np.dtype("i1")]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_every_type_of_integers_is_counted_alike(dtype: np.dtype[Any]) -> None:
+    drawn = np.random.default_rng(2).integers(0, 4, (2, *SHAPE)).astype(np.uint8)
+    typed = drawn.astype(dtype)
+
+    assert overlaps(typed[0], drawn[1]) == overlaps(drawn[0], drawn[1])
+    assert overlaps(drawn[0], typed[1]) == overlaps(drawn[0], drawn[1])
 
 
 def test_blocks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +155,8 @@ def test_intensities_are_no_labels(value: int) -> None:
 
     with pytest.raises(MaskError, match=rf"truth holds values from {value} to {value}"):
         overlaps(blank(), scan)
+    with pytest.raises(MaskError, match=rf"prediction holds values from {value} to"):
+        overlaps(scan, blank())
 
 
 def test_shapes_must_agree() -> None:
@@ -147,6 +200,10 @@ def test_ratios_agree_with_simpleitk(
             wanted = 1 - oracle.GetFalseNegativeError()
             assert overlap.recall(counts) == pytest.approx(wanted)
         assert overlap.f1(counts) == pytest.approx(overlap.dice(counts))
+        # ITK's volume similarity is 2 (prediction - truth) / (prediction + truth).
+        total = counts.prediction + counts.truth
+        wanted = 2 * (counts.prediction - counts.truth) / total
+        assert oracle.GetVolumeSimilarity() == pytest.approx(wanted)
 
 
 def _itk(prediction: NDArray[Any], truth: NDArray[Any], label: int) -> Any:

@@ -1,11 +1,11 @@
-"""Which files belong together, by their names alone."""
+"""Which files belong together, by their names or by a table."""
 
 from pathlib import Path
 
 import pytest
 
-from engines.errors import MaskError, NotFoundError
-from engines.metrics.pairs import Key, Pair, find_pairs, key_of
+from engines.errors import MaskError, NotFoundError, SettingsError
+from engines.metrics.pairs import Key, Pair, find_pairs, key_of, read_pairs
 
 GZ = ".nii.gz"
 
@@ -251,3 +251,174 @@ def test_nothing_to_read_is_an_error(tmp_path: Path, preds: str, match: str) -> 
 
     with pytest.raises(NotFoundError, match=match):
         find_pairs(tmp_path / preds, truth)
+
+
+def test_nnunet_folders_match_and_their_records_are_no_maps(tmp_path: Path) -> None:
+    preds = touch(
+        tmp_path / "preds",
+        "case_001.nii.gz",
+        "case_002.nii.gz",
+        "dataset.json",
+        "plans.json",
+        "summary.json",
+    )
+    truth = touch(tmp_path / "labelsTr", "case_001.nii.gz", "case_002.nii.gz")
+
+    assert found(preds, truth) == {
+        name: (f"{name}.nii.gz", f"{name}.nii.gz") for name in ("case_001", "case_002")
+    }
+
+
+def test_verse_names_match_each_other_and_their_centroids_are_no_maps(
+    tmp_path: Path,
+) -> None:
+    truth = touch(
+        tmp_path / "derivatives",
+        "sub-verse004/sub-verse004_seg-vert_msk.nii.gz",
+        "sub-verse004/sub-verse004_seg-subreg_ctd.json",
+        "sub-verse010/sub-verse010_dir-ax_seg-vert_msk.nii.gz",
+    )
+    preds = touch(
+        tmp_path / "preds",
+        "sub-verse004_seg-vert_msk.nii.gz",
+        "sub-verse010_dir-ax_seg-vert_msk.nii.gz",
+    )
+
+    pairs = found(preds, truth)
+
+    assert [path for path, _ in pairs.values()] == [
+        "sub-verse004_seg-vert_msk.nii.gz",
+        "sub-verse010_dir-ax_seg-vert_msk.nii.gz",
+    ]
+
+
+@pytest.mark.parametrize("inside", ["", "segmentations/"])
+def test_a_folder_of_structures_is_one_prediction(tmp_path: Path, inside: str) -> None:
+    preds = touch(
+        tmp_path / "preds",
+        *[
+            f"a/{inside}{name}.nii.gz"
+            for name in ("vertebrae_L1", "vertebrae_L2", "sacrum", "aorta")
+        ],
+        f"b/{inside}vertebrae_L1.nii.gz",
+    )
+    truth = touch(tmp_path / "truth", "a_msk.nii.gz", "b_msk.nii.gz")
+
+    assert found(preds, truth) == {
+        name: (f"{name}/{inside}".rstrip("/"), f"{name}_msk.nii.gz") for name in "ab"
+    }
+
+
+def test_folders_of_structures_may_be_the_truth(tmp_path: Path) -> None:
+    preds = touch(tmp_path / "preds", "s1/s1_ct_seg-vert_msk.nii.gz")
+    truth = touch(tmp_path / "truth", "s1/segmentations/vertebrae_L1.nii.gz")
+
+    assert found(preds, truth) == {
+        "s1": ("s1/s1_ct_seg-vert_msk.nii.gz", "s1/segmentations")
+    }
+
+
+def test_a_scan_beside_the_structures_is_no_label_map(tmp_path: Path) -> None:
+    parts = ("ct.nii.gz", "segmentations/vertebrae_L1.nii.gz")
+    truth = touch(
+        tmp_path / "truth", *[f"{s}/{p}" for s in ("s1", "s2") for p in parts]
+    )
+    preds = touch(tmp_path / "preds", "s1.nii.gz", "s2.nii.gz")
+
+    assert found(preds, truth) == {
+        name: (f"{name}.nii.gz", f"{name}/segmentations") for name in ("s1", "s2")
+    }
+
+
+def test_one_folder_of_structures_against_one_file_of_the_same_name(
+    tmp_path: Path,
+) -> None:
+    preds = touch(tmp_path / "a", "vertebrae_L1.nii.gz", "vertebrae_L2.nii.gz")
+    truth = touch(tmp_path / "truth", "a_seg-vert_msk.nii.gz")
+
+    assert only(preds, truth) == Pair("a", truth / "a_seg-vert_msk.nii.gz", preds)
+
+
+def table(root: Path, text: str | bytes) -> Path:
+    path = touch(root, "t/a.nii", "t/b.nii", "p/a.nii", "p/b.nii") / "pairs.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_table_says_which_files_belong_together(tmp_path: Path) -> None:
+    listed = table(
+        tmp_path,
+        f"name,truth,note,prediction\nfirst,t/a.nii,x,p/b.nii\n,t/b.nii,,{tmp_path}/p/a.nii\n",
+    )
+
+    assert read_pairs(listed) == [
+        Pair("first", tmp_path / "t/a.nii", tmp_path / "p/b.nii"),
+        Pair("b", tmp_path / "t/b.nii", tmp_path / "p/a.nii"),
+    ]
+
+
+def test_an_empty_prediction_in_a_table_is_a_missing_one(tmp_path: Path) -> None:
+    listed = table(tmp_path, "prediction,truth\n,t/a.nii\n p/b.nii , t/b.nii\n")
+
+    lost, whole = read_pairs(listed)
+
+    assert (lost.name, lost.prediction) == ("a", None)
+    assert whole.prediction == tmp_path / "p/b.nii"
+
+
+def test_a_table_from_a_spreadsheet_begins_with_a_mark(tmp_path: Path) -> None:
+    listed = table(tmp_path, b"\xef\xbb\xbfprediction,truth\r\np/a.nii,t/a.nii\r\n")
+
+    assert [pair.name for pair in read_pairs(listed)] == ["a"]
+
+
+def test_a_table_may_list_folders_of_structures(tmp_path: Path) -> None:
+    touch(tmp_path, "p/s1/vertebrae_L1.nii.gz")
+    listed = table(tmp_path, "prediction,truth\np/s1,t/a.nii\n")
+
+    assert read_pairs(listed)[0].prediction == tmp_path / "p/s1"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("prediction,reference\np/a.nii,t/a.nii\n", "no column truth"),
+        ("a,b\n1,2\n", "no column prediction and truth"),
+        ("", "no column prediction and truth"),
+        ("prediction,truth\n", "no rows"),
+        (
+            "prediction,truth\np/a.nii,t/a.nii\np/b.nii,t/a.nii\n",
+            "several cases are called a",
+        ),
+        (
+            "name,prediction,truth\nx,p/a.nii,t/a.nii\nx,p/b.nii,t/b.nii\n",
+            "several cases are called x",
+        ),
+        (b"\xff\xfe\x00\x00", "cannot be read as a table"),
+    ],
+)
+def test_what_is_no_table_of_pairs_is_refused(
+    tmp_path: Path, text: str | bytes, match: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"pairs\.csv: {match}"):
+        read_pairs(table(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("row", "missing"), [("p/x.nii,t/a.nii", "x"), ("p/a.nii,t/y.nii", "y")]
+)
+def test_a_file_that_a_table_lists_must_exist(
+    tmp_path: Path, row: str, missing: str
+) -> None:
+    listed = table(tmp_path, f"prediction,truth\n{row}\n")
+
+    with pytest.raises(NotFoundError, match=rf"{missing}\.nii does not exist"):
+        read_pairs(listed)
+
+
+@pytest.mark.parametrize("row", ["p/a.nii,", "p/a.nii"])
+def test_a_row_without_truth_is_refused(tmp_path: Path, row: str) -> None:
+    listed = table(tmp_path, f"prediction,truth\n{row}\n")
+
+    with pytest.raises((SettingsError, NotFoundError), match="truth"):
+        read_pairs(listed)
