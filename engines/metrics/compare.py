@@ -32,7 +32,8 @@ def compare(
     Returns:
         Metric -> difference of means (these minus others) with its 95 % interval,
         p-value, how many cases win, lose and tie, and each case's values. What
-        infinite distances do not allow is None.
+        infinite distances do not allow is None. What is best at 0 is compared by its
+        size, whatever its sign.
     """
     ours = {case.name: summary.means_of(case, metrics) for case in cases}
     theirs = {case.name: summary.means_of(case, metrics) for case in others}
@@ -44,6 +45,8 @@ def compare(
 
 
 def _row(metric: Metric, values: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
+    if metric.better == "zero":
+        values = [(name, abs(own), abs(other)) for name, own, other in values]
     gains = [_gain(metric, own, other) for _, own, other in values]
     apart = np.array([own - other for _, own, other in values if own != other])
     equal = len(values) - len(apart)
@@ -66,8 +69,6 @@ def _row(metric: Metric, values: Sequence[tuple[str, float, float]]) -> dict[str
 
 def _gain(metric: Metric, own: float, other: float) -> float:
     """Return by how much ``own`` is better."""
-    if metric.better == "zero":
-        own, other = abs(own), abs(other)
     if own == other:
         return 0.0
     return own - other if metric.better == "high" else other - own

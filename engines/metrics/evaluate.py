@@ -105,17 +105,23 @@ def write_report(
     folder: Path,
     cases: Sequence[CaseResult],
     settings: EvaluateSettings | None = None,
-    **more: Any,  # noqa: ANN401
+    told: Mapping[str, Any] | None = None,
 ) -> None:
     """Write CSV, JSON and nnU-Net's summary; the same scores give the same bytes.
+
+    Args:
+        folder: where to.
+        cases: all of them.
+        settings: how they were scored.
+        told: of the cohort, ``report`` if not given.
 
     Raises:
         OutputError: they cannot be written.
     """
     settings = settings or EvaluateSettings()
-    told = [{k: v for k, v in c.as_json().items() if k != "seconds"} for c in cases]
+    rows = [{k: v for k, v in c.as_json().items() if k != "seconds"} for c in cases]
     about = {"version": __version__, "settings": asdict(settings)}
-    record = {**about, "cases": told, **report(cases, settings), **more}
+    record = {**about, "cases": rows, **(told or report(cases, settings))}
     write_text(folder / f"{REPORT}.csv", table.as_csv(cases, settings.metrics))
     write_json(folder / f"{REPORT}.json", plain(record))
     write_text(folder / NNUNET_SUMMARY, nnunet.summary_of(cases))

@@ -93,7 +93,8 @@ def find_pairs(predictions: Path, truth: Path) -> tuple[list[Pair], list[Note]]:
         NotFoundError: a path does not exist, holds no label maps, or no prediction
             has a truth.
     """
-    if predictions.is_file() and truth.is_file():
+    both = predictions, truth
+    if all(path.is_file() for path in both) or all(map(_is_one_case, both)):
         return [Pair(str(key_of(Path(truth.name))), truth, predictions)], []
     predicted, true = _label_maps(predictions), _label_maps(truth)
     exact = true.keys() & predicted.keys()
@@ -207,6 +208,13 @@ def _label_maps(given: Path) -> _Files:
     for path in named or whole:
         found.setdefault(key_of(path.relative_to(given)), []).append(path)
     return found
+
+
+def _is_one_case(path: Path) -> bool:
+    """Say whether a folder itself holds a file per structure."""
+    return path.is_dir() and any(
+        stem_of(one) in STRUCTURES for one in path.iterdir() if suffix_of(one)
+    )
 
 
 def _key_of_folder(folder: Path, root: Path) -> Key:

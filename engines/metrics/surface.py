@@ -17,6 +17,9 @@ from scipy.spatial import KDTree
 
 from engines.metrics import surfels
 
+REACH = 2
+"""Voxels around a surface element that are looked at before a search tree is built."""
+
 HD95 = 0.95
 """Share of a surface that lies within the robust Hausdorff distance."""
 
@@ -101,7 +104,10 @@ def distances(
         apart = np.zeros(len(places[own]))
         away = ~borders[other].ravel()[places[own]]
         if away.any():
-            apart[away] = _nearest(points[own][away], points[other], spacing)
+            near = _close(points[own][away], borders[other], spacing)
+            far = np.isinf(near)
+            near[far] = _nearest(points[own][away][far], points[other], spacing)
+            apart[away] = near
         sides.append(_side(apart, sizes[codes[own].ravel()[places[own]]]))
     return Distances(*sides)
 
@@ -164,21 +170,67 @@ def _points(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp
     return np.stack(np.unravel_index(places, shape), axis=1)
 
 
+def _close(
+    points: NDArray[np.intp], border: NDArray[np.bool_], spacing: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Return distances of ``points`` to elements a few voxels away, infinite if none.
+
+    Most of two similar surfaces lie so close that looking around each point, from
+    near to far, is faster than a search tree. Only offsets are tried that are nearer
+    than any that is not.
+    """
+    steps, lengths = _offsets(spacing)
+    wide = np.pad(border, REACH)
+    strides = np.array(
+        [int(np.prod(wide.shape[axis + 1 :])) for axis in range(wide.ndim)]
+    )
+    places, jumps = (points + REACH) @ strides, steps @ strides
+    seen = wide.ravel()
+    apart = np.full(len(points), math.inf)
+    left = np.arange(len(points))
+    for jump, length in zip(jumps, lengths, strict=True):
+        hit = seen[places[left] + jump]
+        apart[left[hit]] = length
+        left = left[~hit]
+        if not left.size:
+            break
+    return apart
+
+
+def _offsets(
+    spacing: tuple[float, ...],
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return steps (N, axes) to voxels around one, and their lengths, growing."""
+    along = np.arange(-REACH, REACH + 1)
+    steps = np.stack(np.meshgrid(*[along] * len(spacing)), axis=-1)
+    steps = steps.reshape(-1, len(spacing))
+    lengths = _lengths(steps, spacing)
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] < (REACH + 1) * min(spacing)]
+    return steps[order], lengths[order]
+
+
+def _lengths(
+    steps: NDArray[np.intp], spacing: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Return how long steps of whole voxels are.
+
+    From whole voxels, so that a distance that equals the tolerance does so wherever
+    it lies.
+    """
+    return np.asarray(np.sqrt(((steps * np.array(spacing)) ** 2).sum(axis=1)), float)
+
+
 def _nearest(
     points: NDArray[np.intp], others: NDArray[np.intp], spacing: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """Return how far each of ``points`` lies from the nearest of ``others``.
-
-    Distances are computed from whole voxels, so that one that equals the tolerance
-    does so wherever it lies.
-    """
+    """Return how far each of ``points`` lies from the nearest of ``others``."""
     if not len(others):
         return np.full(len(points), math.inf)
     sizes = np.array(spacing)
     tree = KDTree(others * sizes, balanced_tree=False, compact_nodes=False)
     nearest = np.asarray(tree.query(points * sizes)[1])
-    apart = (points - others[nearest]) * sizes
-    return np.asarray(np.sqrt((apart**2).sum(axis=1)), np.float64)
+    return _lengths(points - others[nearest], spacing)
 
 
 def _side(apart: NDArray[np.float64], sizes: NDArray[np.float64]) -> Side:

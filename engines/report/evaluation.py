@@ -124,6 +124,8 @@ class EvaluateRun:
         self._cases: list[CaseResult] = []
         self._other_cases: list[CaseResult] = []
         self._pictures: list[_Picture] = []
+        self._report: dict[str, Any] = {}
+        self._reported = 0
 
     def results(
         self, told: Callable[[str, str], None] = lambda name, stage: None
@@ -149,16 +151,19 @@ class EvaluateRun:
 
     def report(self) -> dict[str, Any]:
         """Return the scores of the cohort, and the comparison if one was asked for."""
+        done = len(self._cases) + len(self._other_cases)
+        if self._report and self._reported == done:
+            return self._report
         told = report(self._cases, self.settings)
         if self.others:
             told["comparison"] = comparison.compare(
                 self._cases, self._other_cases, self.settings.metrics
             )
+        self._report, self._reported = told, done
         return told
 
     def _write(self, output: Path) -> None:
-        more = {} if not self.others else {"comparison": self.report()["comparison"]}
-        write_report(output, self._cases, self.settings, **more)
+        write_report(output, self._cases, self.settings, self.report())
         worst = {one.name: one.png for one in self._pictures}
         page = evaluation_page.html(
             self._cases, self.report(), self.settings.metrics, worst, self.command
