@@ -103,8 +103,10 @@ def test_output_folder_holds_what_the_design_says(small: Path, tmp_path: Path) -
     run = json.loads((out / "spine-run.json").read_text())
     assert header["model"]["sha256"] == run["model"]["sha256"]
     assert header["labels"] == {"1": "spine"}
-    assert 'src="data:image/jpeg' in (out / "index.html").read_text()
-    assert "http" not in (out / "index.html").read_text()
+    page = (out / "index.html").read_text()
+    assert 'src="data:image/jpeg' in page
+    assert "http:" not in page
+    assert "https:" not in page
 
 
 def test_same_input_same_bytes(small: Path, tmp_path: Path) -> None:

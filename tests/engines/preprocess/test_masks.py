@@ -103,7 +103,7 @@ def test_spine_mask_becomes_one_class() -> None:
 @pytest.mark.parametrize(
     ("scheme", "classes", "match"),
     [
-        ("spider", "spine", "no scheme is called 'spider'"),
+        ("spyder", "spine", "no scheme is called 'spyder'"),
         ("verse", "discs", "no set of classes is called 'discs'"),
         ("binary", "regions", "a binary mask does not tell regions apart"),
         ("binary", "vertebrae", "a binary mask does not tell vertebrae apart"),
