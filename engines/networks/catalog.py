@@ -53,6 +53,35 @@ def _by_name(rows: Iterable[NetworkSpec]) -> Mapping[str, NetworkSpec]:
     return MappingProxyType(table)
 
 
+_CT_VIEWS = ("axial", "sagittal", "coronal")
+_DEEPLAB_PAPER = (
+    "Leveraging DeepLabv3+ and U-Net Models for Accurate Spine Segmentation in CT "
+    "Scans, IJMEMS 2025"
+)
+_LINKNET_PAPER = (
+    "Attention LinkNet-152: a novel encoder-decoder based deep learning network for "
+    "automated spine segmentation, Sci Rep 2025"
+)
+_CHASPPRA_PAPER = (
+    "An Automated Deep Learning Approach for Spine Segmentation and Vertebrae "
+    "Recognition Using Computed Tomography Images, Diagnostics 2023"
+)
+_LUMBAR_PAPER = (
+    "Automated lumbar spine segmentation in MRI using an enhanced U-Net with "
+    "inception module and dual-output mechanism, Sci Rep 2025"
+)
+
+
+def _lumbar(name: str, factory: str) -> NetworkSpec:
+    made = f"engines.networks.{factory}"
+    return NetworkSpec(name, made, 16, "lumbar-mr-2025", ("sagittal",), _LUMBAR_PAPER)
+
+
+def _linknet(name: str, function: str, stride: int = 32) -> NetworkSpec:
+    made = f"engines.networks.smp_networks:{function}"
+    return NetworkSpec(name, made, stride, "linknet-2025", _CT_VIEWS, _LINKNET_PAPER)
+
+
 NETWORKS = _by_name(
     [
         NetworkSpec(
@@ -60,10 +89,36 @@ NETWORKS = _by_name(
             factory="engines.networks.unet_r34:build",
             stride=32,
             recipe="spine-ct",
-            views=("axial", "sagittal", "coronal"),
-            source="Leveraging DeepLabv3+ and U-Net Models for Accurate Spine "
-            "Segmentation in CT Scans, IJMEMS 2025",
+            views=_CT_VIEWS,
+            source=_DEEPLAB_PAPER,
         ),
+        NetworkSpec(
+            name="deeplabv3plus",
+            factory="engines.networks.smp_networks:deeplabv3plus",
+            stride=16,
+            recipe="deeplab-unet-2025",
+            views=_CT_VIEWS,
+            source=_DEEPLAB_PAPER,
+        ),
+        _linknet("linknet-34", "linknet_34"),
+        _linknet("linknet-mobilenet-v2", "linknet_mobilenet_v2"),
+        _linknet("linknet-resnet50", "linknet_resnet50"),
+        _linknet("linknet-efficientnet-b7", "linknet_efficientnet_b7"),
+        _linknet("fpn", "fpn"),
+        _linknet("pspnet", "pspnet", stride=8),
+        NetworkSpec(
+            name="chasppra-unet",
+            factory="engines.networks.chasppra_unet:ChasppraUNet",
+            stride=16,
+            recipe="chasppra-2023",
+            views=_CT_VIEWS,
+            source=_CHASPPRA_PAPER,
+        ),
+        _lumbar("unet", "unet:UNet"),
+        _lumbar("resunet", "resunet:ResUNet"),
+        _lumbar("attention-unet", "attention_unet:AttentionUNet"),
+        _lumbar("transunet", "transunet:TransUNet"),
+        _lumbar("inception-dual-unet", "inception_dual_unet:InceptionDualUNet"),
     ]
 )
 

@@ -214,11 +214,13 @@ class _Trainer:
         image = image.to(memory_format=torch.channels_last)
         target = torch.from_numpy(batch[1]).to(self.device).long()
         self.network.train()
+        torch.manual_seed(_dropout_seed(self.settings.seed, self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._low()):
-            logits = self.network(image)
-        loss = self.loss(logits.float(), target)
+            outputs = self.network(image)
+        weight = self.settings.second_output_weight
+        loss = losses.of_outputs(self.loss, outputs, target, weight)
         if not torch.isfinite(loss):
             msg = f"the loss is {loss.item()} at step {self.step + 1}"
             raise TrainingError(msg, hint="Lower learning_rate and resume.")
@@ -420,6 +422,10 @@ def _validation_slices(
             image, target = sampling.cut(subject, pose, settings.middle_patch)
             if image is not None:
                 yield prepared(image, subject, how), target
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
 def _bare(settings: TrainSettings) -> nn.Module:

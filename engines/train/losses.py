@@ -4,7 +4,7 @@ Focal: Lin et al., arXiv:1708.02002. Dice: Milletari et al., arXiv:1606.04797, o
 the whole batch, the background left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -75,6 +75,37 @@ TABLE: Mapping[str, Callable[[TrainSettings], Loss]] = MappingProxyType(
 def make(settings: TrainSettings) -> Loss:
     """Return the loss that the settings name."""
     return TABLE[settings.loss](settings)
+
+
+def of_outputs(
+    loss: Loss, outputs: Tensor | Sequence[Tensor], target: Tensor, weight: float
+) -> Tensor:
+    """Return the loss of a network's outputs against ``target`` (N, H, W).
+
+    Args:
+        outputs: logits on the target's grid, or those and logits on a coarser grid,
+            which are held against the target reduced to it.
+        weight: what the loss of the coarser output counts.
+    """
+    if isinstance(outputs, Tensor):
+        return loss(outputs.float(), target)
+    fine, coarse = (logits.float() for logits in outputs)
+    _, classes, rows, columns = coarse.shape
+    reduced = majority(target, classes, rows, columns)
+    return loss(fine, target) + weight * loss(coarse, reduced)
+
+
+def majority(target: Tensor, classes: int, rows: int, columns: int) -> Tensor:
+    """Return ``target`` (N, H, W) as (N, rows, columns).
+
+    Each pixel gets the class that most of the scored pixels under it have, of equally
+    many the lowest, and ``IGNORED`` when none of them is scored.
+    """
+    scored = target != IGNORED
+    votes = functional.one_hot(torch.where(scored, target, 0), classes)
+    votes = (votes * scored.unsqueeze(-1)).movedim(-1, 1)
+    share = functional.adaptive_avg_pool2d(votes.float(), (rows, columns))
+    return torch.where(share.amax(dim=1) > 0, share.argmax(dim=1), IGNORED)
 
 
 def _one_hot(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

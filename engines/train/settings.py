@@ -115,6 +115,8 @@ class TrainSettings:
         patches: rows and columns of training slices; each step draws one size.
         loss: one of ``LOSSES``; ``focal_alpha`` and ``focal_gamma`` for focal,
             ``loss_weights`` for the two parts of a sum.
+        second_output_weight: what the loss of the coarser output counts, in networks
+            that have two; the first counts 1.
         schedule: of the learning rate, after ``warmup_steps`` of linear rise.
         average: decay of the running mean of the weights, which is what is saved;
             0 saves the weights as they are.
@@ -138,6 +140,7 @@ class TrainSettings:
     loss_weights: tuple[float, float] = (1.0, 1.0)
     focal_alpha: float = 0.5
     focal_gamma: float = 2.0
+    second_output_weight: float = 0.5
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -183,6 +186,12 @@ class TrainSettings:
                 raise SettingsError(msg)
         if not self.learning_rate > 0:
             msg = f"learning_rate must be above 0, not {self.learning_rate}"
+            raise SettingsError(msg)
+        if not self.second_output_weight >= 0:
+            msg = (
+                "second_output_weight must be at least 0, "
+                f"not {self.second_output_weight}"
+            )
             raise SettingsError(msg)
         if not 0 <= self.average < 1:
             msg = f"average must be at least 0 and below 1, not {self.average}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from engines.networks import catalog
 from spinecli.app import app
 
 KEYS = {
@@ -55,4 +56,13 @@ def test_a_damaged_file_is_named_and_the_others_listed(
     record = json.loads(done.stdout)
     assert done.exit_code == 0
     assert "broken" in record["warnings"][0]["message"]
-    assert {model["name"] for model in record["models"]} == {"broken", "unet-r34"}
+    names = {model["name"] for model in record["models"]}
+    assert names == {"broken", *catalog.NETWORKS}
+
+
+def test_a_network_without_weights_has_no_path() -> None:
+    done = CliRunner().invoke(app, ["models", "inception-dual-unet", "--json"])
+    (network,) = json.loads(done.stdout)["models"]
+    assert network["path"] is None
+    assert network["modality"] == "mr"
+    assert network["parameters"]["total"] == 31_475_396

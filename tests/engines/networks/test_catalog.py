@@ -1,51 +1,55 @@
-"""Every row of the catalogue builds, keeps the grid, and names its paper."""
+"""The table of networks: its names, its sources, and what ``README.md`` says of it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from engines.errors import UnknownModelError
 from engines.networks import catalog
+from engines.networks.inventory import inventory
 from engines.networks.manifest import describe_network, parameter_counts
 from engines.preprocess.recipe import RECIPES
 
+README = Path(__file__).parents[3] / "README.md"
 ROWS = pytest.mark.parametrize("name", list(catalog.NETWORKS))
-
-
-@ROWS
-def test_row_keeps_the_grid(name: str) -> None:
-    spec = catalog.find(name)
-    network = spec.build(in_channels=1, classes=3).eval()
-    with torch.inference_mode():
-        logits = network(torch.zeros(2, 1, 2 * spec.stride, spec.stride))
-    assert logits.shape == (2, 3, 2 * spec.stride, spec.stride)
-
-
-@ROWS
-def test_row_learns_one_batch(name: str) -> None:
-    torch.manual_seed(0)
-    spec = catalog.find(name)
-    network = spec.build(in_channels=1, classes=2).train()
-    image = torch.randn(2, 1, 2 * spec.stride, 2 * spec.stride)
-    target = (image[:, 0] > 0.5).long()
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    losses = []
-    for _ in range(25):
-        loss = torch.nn.functional.cross_entropy(network(image), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.5 * losses[0]
 
 
 @ROWS
 def test_row_names_its_paper_and_a_recipe(name: str) -> None:
     spec = catalog.find(name)
     assert len(spec.source) > 20
-    assert spec.recipe in RECIPES
+    modality = RECIPES[spec.recipe].modality
+    ct_views = ("axial", "sagittal", "coronal")
+    assert spec.views == {"ct": ct_views, "mr": ("sagittal",)}[modality]
+
+
+@ROWS
+def test_readme_gives_the_row_and_its_weights(name: str) -> None:
+    with torch.device("meta"):
+        network = catalog.find(name).build(in_channels=1, classes=2)
+    trainable = parameter_counts(network)["trainable"]
+    row = rf"\| `{re.escape(name)}` \| [^|]+ \| {trainable:,} \|"
+    assert re.search(row, README.read_text(encoding="utf-8"))
+
+
+@ROWS
+def test_inventory_lists_the_row(name: str) -> None:
+    (entry,) = (one for one in inventory() if one.name == name)
+    record = entry.as_json()
+    assert record["modality"] == RECIPES[catalog.find(name).recipe].modality
+    assert record["parameters"]["trainable"] > 1_000_000
+    assert record["gflop_per_slice"] > 1
+
+
+def test_networks_without_weights_have_no_path() -> None:
+    held = {entry.name: entry.path is not None for entry in inventory()}
+    assert held.pop("unet-r34")
+    assert set(held) == set(catalog.NETWORKS) - {"unet-r34"}
+    assert not any(held.values())
 
 
 def test_unet_r34_has_the_library_s_parameters() -> None:

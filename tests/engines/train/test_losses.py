@@ -48,6 +48,35 @@ def test_ignored_voxels_change_nothing(name: str) -> None:
     torch.testing.assert_close(loss(logits, target), loss(changed, target))
 
 
+def test_majority_counts_scored_pixels_alone() -> None:
+    target = torch.tensor(
+        [
+            [1, 1, 0, 0],
+            [1, 0, 1, 1],
+            [IGNORED, IGNORED, IGNORED, IGNORED],
+            [IGNORED, 2, IGNORED, IGNORED],
+        ]
+    )
+    found = losses.majority(target[None], classes=3, rows=2, columns=2)
+    assert found.tolist() == [[[1, 0], [2, IGNORED]]]
+
+
+def test_one_output_is_scored_as_before() -> None:
+    logits, target = torch.randn(1, 2, 4, 4), torch.randint(0, 2, (1, 4, 4))
+    found = losses.of_outputs(losses.dice, logits, target, weight=3.0)
+    assert found == losses.dice(logits, target)
+
+
+def test_a_second_output_counts_its_weight() -> None:
+    target = torch.zeros(1, 4, 4, dtype=torch.long)
+    target[:, :2, :2] = 1
+    target[:, 3, 3] = 1  # the minority of its quarter
+    fine, coarse = logits_for(0.5, size=4), logits_for(0.25)
+    found = losses.of_outputs(losses.cross_entropy, (fine, coarse), target, weight=0.5)
+    quarters = (math.log(4) + 3 * math.log(4 / 3)) / 4
+    assert found.item() == pytest.approx(math.log(2) + 0.5 * quarters)
+
+
 def test_cross_entropy_of_a_quarter() -> None:
     target = torch.ones(1, 2, 2, dtype=torch.long)
     assert losses.cross_entropy(logits_for(0.25), target).item() == pytest.approx(

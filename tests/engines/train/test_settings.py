@@ -28,6 +28,8 @@ def test_shipped_settings_are_sound(path: Path) -> None:
         ("optimizer = 'sgd'", "optimizer cannot be 'sgd'"),
         ("learning_rate = -1", "learning_rate must be above 0"),
         ("average = 1.0", "below 1"),
+        ("second_output_weight = -0.1", "second_output_weight must be at least 0"),
+        ("second_output_weight = nan", "second_output_weight must be at least 0"),
         ("[[source]]\npath = 'a'\nkind = 'dream'", "kind cannot be 'dream'"),
         ("[[source]]\nplace = 'a'", "no setting called 'place'"),
         ("[augment]\np_cropp = 1", "no setting called 'p_cropp'"),

@@ -46,12 +46,17 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return load_model(path).network.state_dict()
 
 
-def test_a_killed_run_resumes_to_the_same_weights(crop: Path, tmp_path: Path) -> None:
-    whole = list(loop.train(TINY, crop, tmp_path / "whole"))
-    interrupted = loop.train(TINY, crop, tmp_path / "parts")
+@pytest.mark.parametrize("network", ["unet-r34", "inception-dual-unet"])
+def test_a_killed_run_resumes_to_the_same_weights(
+    network: str, crop: Path, tmp_path: Path
+) -> None:
+    """Also with dropout and a second output, which the other network has."""
+    settings = replace(TINY, network=network)
+    whole = list(loop.train(settings, crop, tmp_path / "whole"))
+    interrupted = loop.train(settings, crop, tmp_path / "parts")
     assert next(interrupted).step == 2
     interrupted.close()
-    rest = list(loop.train(TINY, crop, tmp_path / "parts"))
+    rest = list(loop.train(settings, crop, tmp_path / "parts"))
     assert [event.step for event in rest] == [4]
     first, second = whole[-1].model, rest[-1].model
     assert first is not None
@@ -60,6 +65,18 @@ def test_a_killed_run_resumes_to_the_same_weights(crop: Path, tmp_path: Path) ->
     for name, value in weights(first).items():
         torch.testing.assert_close(resumed[name], value, msg=name)
     assert (tmp_path / "parts" / "curve.csv").read_text().count("\n") == 3
+
+
+def test_the_second_output_s_weight_changes_the_training(
+    crop: Path, tmp_path: Path
+) -> None:
+    told = []
+    for weight in (0.0, 1.0):
+        settings = replace(
+            TINY, network="inception-dual-unet", steps=1, second_output_weight=weight
+        )
+        told.append(loss_of(list(loop.train(settings, crop, tmp_path / str(weight)))))
+    assert told[1] > 1.2 * told[0]
 
 
 def test_a_run_folder_of_other_settings_is_refused(crop: Path, tmp_path: Path) -> None:

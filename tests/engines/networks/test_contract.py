@@ -1,0 +1,158 @@
+"""What every row of the catalogue keeps: grid, gradients, learning, files, ONNX."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engines.labels import SPINE_CLASSES
+from engines.networks import catalog
+from engines.networks.catalog import NetworkSpec
+from engines.networks.manifest import Manifest, load_model, save_model
+from engines.preprocess.recipe import RECIPES
+from engines.runtimes.torch_runtime import TorchRuntime
+from engines.segment.slices import Frame
+from engines.train import losses
+
+MOST_STEPS = 60
+LEARNING_PIXELS = 32
+ONNX_TOLERANCE = 1e-4
+"""Relative to the largest logit, since untrained networks may give large ones."""
+
+Row = tuple[NetworkSpec, nn.Module]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Images this small are slower with two threads, by far on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=list(catalog.NETWORKS))
+def row(request: pytest.FixtureRequest) -> Row:
+    torch.manual_seed(0)
+    spec = catalog.find(request.param)
+    return spec, spec.build(in_channels=1, classes=2).eval()
+
+
+@pytest.fixture(scope="module")
+def saved(row: Row, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec, network = row
+    recipe = RECIPES[spec.recipe]
+    manifest = Manifest(
+        "m", spec.name, SPINE_CLASSES, recipe.modality, spec.views, recipe
+    )
+    path = tmp_path_factory.mktemp("models") / "m.safetensors"
+    save_model(path, network, manifest, half=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "columns"), [(1, 1, 3), (2, 3, 1), (1, 5, 3), (2, 1, 1)]
+)
+def test_keeps_the_grid(row: Row, batch: int, rows: int, columns: int) -> None:
+    spec, network = row
+    size = (rows * spec.stride, columns * spec.stride)
+    with torch.inference_mode():
+        logits = network(torch.randn(batch, 1, *size))
+    assert logits.shape == (batch, 2, *size)
+    assert torch.isfinite(logits).all()
+
+
+def test_takes_other_channels_and_classes(row: Row) -> None:
+    spec, _ = row
+    network = spec.build(in_channels=3, classes=5).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(1, 3, spec.stride, spec.stride))
+    assert logits.shape == (1, 5, spec.stride, spec.stride)
+
+
+def test_gradients_reach_every_weight(row: Row) -> None:
+    """Evaluating, since norms cancel the biases before them while training."""
+    spec, network = row
+    torch.manual_seed(1)
+    image = torch.randn(2, 1, 2 * spec.stride, 2 * spec.stride)
+    total(network(image)).backward()
+    reached = {n for n, p in network.named_parameters() if holds(p.grad)}
+    network.zero_grad()
+    network.train()
+    total(network(image)).backward()
+    reached |= {n for n, p in network.named_parameters() if holds(p.grad)}
+    network.zero_grad()
+    network.eval()
+    assert {n for n, p in network.named_parameters() if p.requires_grad} == reached
+
+
+@pytest.mark.parametrize("name", list(catalog.NETWORKS))
+def test_learns_one_batch_by_heart(name: str) -> None:
+    """Right-hand and lower halves, from noisy pictures of them."""
+    torch.manual_seed(0)
+    network = catalog.find(name).build(in_channels=1, classes=2).train()
+    target = torch.zeros(2, LEARNING_PIXELS, LEARNING_PIXELS, dtype=torch.long)
+    target[0, LEARNING_PIXELS // 2 :] = 1
+    target[1, :, LEARNING_PIXELS // 2 :] = 1
+    image = 0.3 * torch.randn(2, 1, *target.shape[1:]) + target[:, None]
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    wanted, found = math.inf, []
+    while len(found) < MOST_STEPS and (not found or found[-1] > wanted):
+        outputs = network(image)
+        loss = losses.of_outputs(losses.cross_entropy, outputs, target, 0.5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+        wanted = found[0] / 10
+    assert found[-1] <= wanted
+
+
+def test_comes_back_from_its_file(row: Row, saved: Path) -> None:
+    spec, network = row
+    image = torch.randn(1, 1, spec.stride, 3 * spec.stride)
+    with torch.inference_mode():
+        given, again = network(image), load_model(saved).network(image)
+    torch.testing.assert_close(again, given, atol=0, rtol=0)
+
+
+def test_runtime_takes_slices_of_any_size(row: Row, saved: Path) -> None:
+    spec, network = row
+    slices = np.random.default_rng(0).random((2, 37, 53), np.float32)
+    framed = Frame(spec.stride, least=0, empty=0.0).put(slices)
+    with torch.inference_mode():
+        expected = network(framed.contiguous()).softmax(dim=1)
+    runtime = TorchRuntime(load_model(saved), torch.device("cpu"), "float32")
+    found = runtime.predict(framed)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    shown = Frame(spec.stride, least=0, empty=0.0).take(found, (37, 53))
+    assert shown.shape == (2, 2, 37, 53)
+
+
+def test_onnx_export_agrees(row: Row, tmp_path: Path) -> None:
+    spec, network = row
+    image = torch.randn(1, 1, 2 * spec.stride, 3 * spec.stride)
+    path = tmp_path / "network.onnx"
+    torch.onnx.export(network, (image,), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    (found,) = session.run(None, {given.name: image.numpy()})
+    with torch.inference_mode():
+        expected = network(image).numpy()
+    largest = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(found, expected, atol=ONNX_TOLERANCE * largest, rtol=0)
+
+
+def total(outputs: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return a number that every output has its part in."""
+    found = (outputs,) if isinstance(outputs, Tensor) else outputs
+    return torch.stack([one.sin().sum() for one in found]).sum()
+
+
+def holds(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())
