@@ -4,7 +4,7 @@ Source: VerSe benchmark (Sekuboyina et al. 2021, doi:10.1016/j.media.2021.102166
 vertebra of the truth is identified when the centre predicted for it lies within 20 mm
 and no other true centre lies closer. Departure: all true centres compete, also those
 of vertebrae that the prediction lacks. A vertebra that was not predicted counts as
-not identified.
+not identified. Sacrum and coccyx are not counted.
 """
 
 import json
@@ -31,6 +31,9 @@ HIT_MM = 20.0
 """How far a centre may lie from the true one."""
 
 _AXES = {code: axis for axis, pair in enumerate(("LR", "PA", "IS")) for code in pair}
+
+IDENTIFIED = frozenset(v.id for v in VERTEBRAE.values() if v.region != "sacral")
+"""What is identified: vertebrae, but neither sacrum nor coccyx."""
 
 Centres = Mapping[int, NDArray[np.float64]]
 """VerSe id -> (3,) in RAS mm."""
@@ -92,7 +95,7 @@ def centres_of(labels: NDArray[Any], affine: Affine) -> dict[int, NDArray[np.flo
     boxes = ndimage.find_objects(labels)
     centres = {}
     for label, box in enumerate(boxes, start=1):
-        if box is None or label not in VERTEBRAE:
+        if box is None or label not in IDENTIFIED:
             continue
         index = np.argwhere(labels[box] == label).mean(axis=0)
         start = np.array([along.start for along in box])
@@ -128,7 +131,7 @@ def read_centres(path: Path, grid: Grid) -> dict[int, NDArray[np.float64]]:
     return {
         label: affine[:3, :3] @ point + affine[:3, 3]
         for label, point in points.items()
-        if label in VERTEBRAE
+        if label in IDENTIFIED
     }
 
 

@@ -146,9 +146,9 @@ def evaluate(
     HD is the maximum, HD95 the larger 95th percentile of both directions, ASSD the
     mean over both surfaces, NSD the share of both within the tolerance. A vertebra
     is identified when its predicted centre lies within 20 mm of the true one and no
-    other true centre lies closer; centres are those of _ctd.json files where both
-    sides have them, else centres of mass. Vertebrae match whatever their names when
-    their IoU is above one half (panoptic quality).
+    other true centre lies closer (sacrum and coccyx are left out); centres are those
+    of _ctd.json files where both sides have them, else centres of mass. Vertebrae
+    match whatever their names when their IoU is above one half (panoptic quality).
     """
     with render.command("evaluate", as_json=as_json) as run:
         from engines.metrics.evaluate import EvaluateSettings

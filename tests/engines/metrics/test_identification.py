@@ -80,6 +80,16 @@ def test_a_vertebra_that_is_not_there_has_no_error() -> None:
     assert found == Identified({L1: 0.0}, (L1,), 1)
 
 
+def test_sacrum_and_coccyx_are_not_identified(tmp_path: Path) -> None:
+    scan = phantoms.volume()
+    labels = np.zeros(scan.grid.shape, np.uint8)
+    labels[1, 1, 1], labels[3, 3, 3], labels[5, 5, 4] = L1, 26, 27
+    path = write(tmp_path / "a_ctd.json", "RAS", (L1, 1, 1, 1), (26, 3, 3, 3))
+
+    assert set(centres_of(labels, scan.grid.affine)) == {L1}
+    assert set(read_centres(path, scan.grid)) == {L1}
+
+
 def test_without_vertebrae_there_is_nothing_to_be_right_about() -> None:
     assert (identify({}, {}).rate, identify({}, {}).mean_error_mm) == (0, None)
     assert identify({}, TRUTH).as_json() == {
