@@ -31,6 +31,8 @@ from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
 DISC_DIRECTORY = "DICOMDIR"
 """File that lists the others on a disc; what it says is not needed to find them."""
 
+DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
+
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*")
 """How label maps are called; they are results or truth, never scans."""
 
@@ -232,7 +234,7 @@ def _at(place: _Place, folder: Path, search: _Search, *held: Unpacked) -> list[F
     if found or search.repeats > repeats:
         return found
     told = _left_out(search.label_maps - maps, len(search.left_out) - other)
-    problem = NotFoundError(f"no scans under {place.shown}{told}")
+    problem = _not_found(f"no scans under {place.shown}{told}", search)
     return [Found(place.name, place.shown, problem=problem)]
 
 
@@ -399,7 +401,8 @@ def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
     dicom: defaultdict[Path, _Dicom] = defaultdict(_Dicom)
     for path in paths:
         if not path.is_file():
-            yield Found(stem_of(path) or str(path), path, problem=_missing(path))
+            problem = _missing(path, search)
+            yield Found(stem_of(path) or str(path), path, problem=problem)
         elif _seen(path, search):
             continue
         elif suffix_of(path):
@@ -430,13 +433,13 @@ def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
     yield from _at(_Place(name, (), path), unpacked.root, search, unpacked)
 
 
-def _missing(path: Path) -> SpineError:
+def _missing(path: Path, search: _Search) -> SpineError:
     if path.is_symlink():
         msg = f"{path}: a link that leads nowhere, or round in a circle"
-        return NotFoundError(msg)
+        return _not_found(msg, search)
     if path.exists():
         return UnsupportedError(f"{path}: neither a file nor a folder")
-    return NotFoundError(f"{path}: no such file or folder")
+    return _not_found(f"{path}: no such file or folder", search)
 
 
 def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
@@ -448,7 +451,11 @@ def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
         msg = f"none of the {unwanted} scans in {told} is wanted"
         problem = NotFoundError(msg, hint="Check --include and --exclude.")
         return Found(_root_name(path), path, problem=problem)
-    return Found(_root_name(path), path, problem=NotFoundError(msg))
+    return Found(_root_name(path), path, problem=_not_found(msg, search))
+
+
+def _not_found(message: str, search: _Search) -> NotFoundError:
+    return NotFoundError(message, hint=None if search.images else DICOM_HINT)
 
 
 def _wanted(one: Found, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -8,9 +8,9 @@ used here.
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from engines.convert.frames import MAX_NUMBER, Frame
@@ -68,6 +68,6 @@ def tiles(base: Frame, header: Dataset) -> list[Frame]:
     ]
 
 
-def _tuple(values: Any) -> tuple[float, float, float]:  # noqa: ANN401
+def _tuple(values: NDArray[np.float64]) -> tuple[float, float, float]:
     x, y, z = (float(value) for value in values)
     return x, y, z

@@ -4,8 +4,8 @@ What a frame says of itself lies in its functional groups, else in those that al
 frames share, else (some vendors) at the top of the header.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from pydicom.dataset import Dataset
 
@@ -73,7 +73,7 @@ def _number(dataset: Dataset, keyword: str, otherwise: float | None) -> float | 
     return otherwise if value in (None, "") else float(value)
 
 
-def _marks(base: marks.Marks, group: Any) -> marks.Marks:  # noqa: ANN401
+def _marks(base: marks.Marks, group: Callable[[str], Dataset]) -> marks.Marks:
     content = group("FrameContentSequence")
     kinds = (marks.text(group(name).get("FrameType")) for name in _FRAME_TYPES)
     diffusion = group("MRDiffusionSequence")

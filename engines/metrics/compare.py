@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.metrics import summary
 from engines.metrics.table import METRICS, Metric
@@ -74,7 +75,7 @@ def _gain(metric: Metric, own: float, other: float) -> float:
     return own - other if metric.better == "high" else other - own
 
 
-def _wilcoxon(differences: Any) -> float | None:  # noqa: ANN401
+def _wilcoxon(differences: NDArray[np.float64]) -> float | None:
     from scipy import stats  # slow to import, and seldom needed
 
     moved = differences[np.abs(differences) > SAME]

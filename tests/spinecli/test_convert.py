@@ -440,3 +440,13 @@ def test_help_loads_nothing_heavy() -> None:
     )
 
     assert done.stdout.strip() == "set()"
+
+
+def test_nothing_to_convert_asks_for_dicom(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source in ("empty", "gone"):
+        result = run(tmp_path / source, tmp_path / "out", "--json")
+        (case,) = record(result)["cases"]
+
+        assert result.exit_code == 1
+        assert "DICOM" in case["error"]["hint"]
