@@ -112,9 +112,24 @@ SPINE_CLASSES: Mapping[str, int] = MappingProxyType({"background": 0, "spine": 1
 REGION_CLASSES: Mapping[str, int] = MappingProxyType(
     {"background": 0} | {region: i for i, region in enumerate(REGIONS, start=1)}
 )
-CLASS_SETS: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {"spine": SPINE_CLASSES, "regions": REGION_CLASSES}
+VERTEBRA_CLASSES: Mapping[str, int] = MappingProxyType(
+    {"background": 0} | {v.name: v.id for v in VERTEBRAE.values()}
 )
+MR_CLASSES: Mapping[str, int] = MappingProxyType(
+    {"background": 0, "vertebra": 1, "disc": 2, "canal": 3}
+)
+CLASS_SETS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "spine": SPINE_CLASSES,
+        "regions": REGION_CLASSES,
+        "vertebrae": VERTEBRA_CLASSES,
+        "mr": MR_CLASSES,
+    }
+)
+"""What a network can be trained to tell apart: class name -> index of its channel.
+
+The indices of "vertebrae" are VerSe ids. Masks for "mr" hold its indices themselves.
+"""
 
 
 def class_of(verse_id: int, classes: Mapping[str, int]) -> int:
@@ -123,6 +138,7 @@ def class_of(verse_id: int, classes: Mapping[str, int]) -> int:
     Raises:
         KeyError: the class set has no place for it.
     """
+    vertebra = VERTEBRAE[verse_id]
     if "spine" in classes:
         return classes["spine"]
-    return classes[VERTEBRAE[verse_id].region]
+    return classes[vertebra.name if vertebra.name in classes else vertebra.region]

@@ -129,12 +129,12 @@ class _Live:
 class Steps(Protocol):
     """What shows how far a training is."""
 
-    def told(self, step: int, message: str) -> None:
+    def told(self, step: int, steps: int, message: str) -> None:
         """Say how far it is."""
 
 
 @contextmanager
-def steps(total: int, *, to: Console | None = None) -> Iterator[Steps]:
+def steps(*, to: Console | None = None) -> Iterator[Steps]:
     """Show the progress of a training until the block ends."""
     target = to or console.err()
     if not (target.is_terminal and not target.is_dumb_terminal):
@@ -148,21 +148,23 @@ def steps(total: int, *, to: Console | None = None) -> Iterator[Steps]:
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=target) as progress:
-        yield _StepBar(progress, total)
+        yield _StepBar(progress)
 
 
 class _StepLines:
     def __init__(self, target: Console) -> None:
         self._console = target
 
-    def told(self, step: int, message: str) -> None:
+    def told(self, step: int, steps: int, message: str) -> None:
         self._console.print(message, soft_wrap=True)
 
 
 class _StepBar:
-    def __init__(self, progress: Progress, total: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=total)
+        self._task = progress.add_task("", total=None)
 
-    def told(self, step: int, message: str) -> None:
-        self._progress.update(self._task, completed=step, description=message)
+    def told(self, step: int, steps: int, message: str) -> None:
+        self._progress.update(
+            self._task, completed=step, total=steps, description=message
+        )

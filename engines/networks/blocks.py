@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.networks import attention
+
 WIDTHS = (64, 128, 256, 512)
 """Channels of the encoder's levels, finest first."""
 
@@ -112,6 +114,7 @@ class Decoder(nn.Module):
         merge: makes the block behind each joining from its channels in and out.
         skips: channels of the skips, finest first.
         gated: whether an ``AttentionGate`` weighs each skip.
+        weighed: row of ``attention.BLOCKS`` that weighs each skip, after the gate.
 
     Shape:
         deep: (N, DEEPEST, H / 16, W / 16).
@@ -125,6 +128,7 @@ class Decoder(nn.Module):
         skips: Sequence[int] = WIDTHS,
         *,
         gated: bool = False,
+        weighed: str = "none",
     ) -> None:
         super().__init__()
         self.up = nn.ModuleList(
@@ -134,6 +138,9 @@ class Decoder(nn.Module):
         self.gates = nn.ModuleList(
             AttentionGate(width) if gated else _Open() for width in reversed(WIDTHS)
         )
+        self.weigh = nn.ModuleList(
+            attention.BLOCKS[weighed](skip) for skip in reversed(skips)
+        )
         self.merge = nn.ModuleList(
             merge(width + skip, width)
             for width, skip in zip(reversed(WIDTHS), reversed(skips), strict=True)
@@ -142,10 +149,17 @@ class Decoder(nn.Module):
     def forward(self, deep: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """Return the features of the finest level."""
         x = deep
-        levels = zip(self.up, self.gates, self.merge, reversed(skips), strict=True)
-        for up, gate, merge, skip in levels:
+        levels = zip(
+            self.up,
+            self.gates,
+            self.weigh,
+            self.merge,
+            reversed(skips),
+            strict=True,
+        )
+        for up, gate, weigh, merge, skip in levels:
             x = up(x)
-            x = merge(torch.cat([gate(skip, x), x], dim=1))
+            x = merge(torch.cat([weigh(gate(skip, x)), x], dim=1))
         return x
 
 

@@ -29,21 +29,34 @@ BRANCH_RATES = (4, 8, 12)
 class ChasppraUNet(UShape):
     """Label every pixel of a slice.
 
+    Args:
+        in_channels: image channels.
+        classes: labels, background included.
+        dropout: share of features dropped in the deep levels.
+        attention: row of ``attention.BLOCKS`` that weighs the skips.
+
     Shape:
         input: (N, in_channels, H, W); H and W are multiples of 16.
         output: (N, classes, H, W), logits.
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 2,
+        *,
+        dropout: float = DROPOUT,
+        attention: str = "none",
+    ) -> None:
         coarser = (
             nn.Sequential(_CascadedAspp(width), Residual(width, 2 * width))
             for width in WIDTHS[:-1]
         )
-        bottleneck = nn.Sequential(Residual(WIDTHS[-1], DEEPEST), nn.Dropout(DROPOUT))
+        bottleneck = nn.Sequential(Residual(WIDTHS[-1], DEEPEST), nn.Dropout(dropout))
         super().__init__(
-            Encoder((Residual(in_channels, WIDTHS[0]), *coarser), DROPOUT),
+            Encoder((Residual(in_channels, WIDTHS[0]), *coarser), dropout),
             bottleneck,
-            Decoder(Residual, gated=True),
+            Decoder(Residual, gated=True, weighed=attention),
             classes,
         )
 

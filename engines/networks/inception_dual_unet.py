@@ -44,30 +44,55 @@ class DualOutput(NamedTuple):
 class InceptionDualUNet(nn.Module):
     """Label every pixel of a slice, and in training those of the bottleneck.
 
+    Without ``inception`` and ``second_output`` it is U-Net with batch norm behind
+    every convolution: the paper's ablations.
+
+    Args:
+        in_channels: image channels.
+        classes: labels, background included.
+        dropout: share of features dropped in the deep levels.
+        attention: row of ``attention.BLOCKS`` that weighs the skips.
+        inception: whether the first block is the Inception module.
+        second_output: whether the bottleneck has an output.
+
     Shape:
         input: (N, in_channels, H, W); H and W are multiples of 16.
         output: (N, classes, H, W), logits; in training a DualOutput of those
             and (N, classes, H / 16, W / 16).
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 2,
+        *,
+        dropout: float = DROPOUT,
+        attention: str = "none",
+        inception: bool = True,
+        second_output: bool = True,
+    ) -> None:
         super().__init__()
-        skips = (INCEPTION_WIDTH, *WIDTHS[1:])
+        first = _Inception(in_channels) if inception else None
+        skips = (INCEPTION_WIDTH if inception else WIDTHS[0], *WIDTHS[1:])
         deeper = (conv_pair(*widths) for widths in pairwise(skips))
-        self.encoder = Encoder((_Inception(in_channels), *deeper), DROPOUT)
-        self.bottleneck = nn.Sequential(
-            conv_pair(WIDTHS[-1], DEEPEST), nn.Dropout(DROPOUT)
+        self.encoder = Encoder(
+            (first or conv_pair(in_channels, WIDTHS[0]), *deeper), dropout
         )
-        self.decoder = Decoder(skips=skips)
+        self.bottleneck = nn.Sequential(
+            conv_pair(WIDTHS[-1], DEEPEST), nn.Dropout(dropout)
+        )
+        self.decoder = Decoder(skips=skips, weighed=attention)
         self.head = head(classes)
-        self.second_head = nn.Conv2d(DEEPEST, classes, kernel_size=1)
+        self.second_head = (
+            nn.Conv2d(DEEPEST, classes, kernel_size=1) if second_output else None
+        )
 
     def forward(self, image: Tensor) -> Tensor | DualOutput:
         """Return logits for ``image``; see the class for shapes."""
         *skips, deep = self.encoder(image)
         deep = self.bottleneck(deep)
         mask: Tensor = self.head(self.decoder(deep, skips))
-        if not self.training:
+        if not self.training or self.second_head is None:
             return mask
         return DualOutput(mask, self.second_head(deep))
 

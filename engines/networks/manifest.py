@@ -27,6 +27,9 @@ METADATA_KEY = "spine"
 UNSAVED = "num_batches_tracked"
 """Batch norm's counter, which matters only while training."""
 
+CUBE_VOXELS = 64
+"""Edge of the cube that operations are counted in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -35,6 +38,7 @@ class Manifest:
     Attributes:
         name: what the user types.
         architecture: row of the catalogue that builds it.
+        options: what the row was built with, by name.
         classes: class name -> index of the output channel, 0 the background.
         modality: ``ct`` or ``mr``.
         views: planes whose slices it was trained on.
@@ -62,11 +66,13 @@ class Manifest:
     metrics: tuple[Mapping[str, Any], ...] = ()
     parent: Mapping[str, str] | None = None
     tensors_sha256: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as it is stored."""
         record = {f.name: getattr(self, f.name) for f in fields(self)}
         record |= {"recipe": self.recipe.as_json(), "classes": dict(self.classes)}
+        record["options"] = dict(self.options)
         return record
 
     @classmethod
@@ -211,19 +217,28 @@ def parameter_counts(network: nn.Module) -> dict[str, int]:
     }
 
 
-def describe_network(architecture: str, classes: int, size: int) -> dict[str, Any]:
+def describe_network(
+    architecture: str,
+    classes: int,
+    size: int,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return parameter counts and GFLOP of one (size, size) slice, without weights.
 
-    A multiplication and an addition count as two operations.
+    A multiplication and an addition count as two operations. For a network in three
+    dimensions it is a cube of ``CUBE_VOXELS`` per edge, divided by its slices.
     """
+    spec = catalog.find(architecture)
+    size = size if spec.dimensions == 2 else CUBE_VOXELS
     with torch.device("meta"):
-        network = catalog.find(architecture).build(in_channels=1, classes=classes)
+        network = spec.build(in_channels=1, classes=classes, options=options)
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:
-            network.eval()(torch.empty(1, 1, size, size))
+            network.eval()(torch.empty(spec.shape(size)))
+    slices = 1 if spec.dimensions == 2 else size
     return {
         "parameters": parameter_counts(network),
-        "gflop_per_slice": round(counter.get_total_flops() / 1e9, 2),
+        "gflop_per_slice": round(counter.get_total_flops() / 1e9 / slices, 2),
         "slice_size": size,
     }
 
@@ -234,7 +249,9 @@ def _build(path: Path, manifest: Manifest) -> nn.Module:
     except UnknownModelError as error:
         msg = f"{path}: this version has no network {manifest.architecture!r}"
         raise ModelFileError(msg, hint="Update spine.") from error
-    network = spec.build(in_channels=1, classes=len(manifest.classes))
+    network = spec.build(
+        in_channels=1, classes=len(manifest.classes), options=manifest.options
+    )
     if channel_plan(network) != dict(manifest.channels):
         msg = f"{path}: its channels are not those of {manifest.architecture!r}"
         raise ModelFileError(msg, hint="Update spine.")

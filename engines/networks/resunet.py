@@ -27,12 +27,27 @@ DROPOUT = 0.5
 class ResUNet(UShape):
     """Label every pixel of a slice.
 
+    Args:
+        in_channels: image channels.
+        classes: labels, background included.
+        dropout: share of features dropped in the deep levels.
+        attention: row of ``attention.BLOCKS`` that weighs the skips.
+
     Shape:
         input: (N, in_channels, H, W); H and W are multiples of 16.
         output: (N, classes, H, W), logits.
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
-        bottleneck = nn.Sequential(Residual(WIDTHS[-1], DEEPEST), nn.Dropout(DROPOUT))
-        encoder = encoder_of(Residual, in_channels, DROPOUT)
-        super().__init__(encoder, bottleneck, Decoder(Residual), classes)
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 2,
+        *,
+        dropout: float = DROPOUT,
+        attention: str = "none",
+    ) -> None:
+        bottleneck = nn.Sequential(Residual(WIDTHS[-1], DEEPEST), nn.Dropout(dropout))
+        encoder = encoder_of(Residual, in_channels, dropout)
+        super().__init__(
+            encoder, bottleneck, Decoder(Residual, weighed=attention), classes
+        )

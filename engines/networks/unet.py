@@ -28,17 +28,30 @@ DROPOUT = 0.5
 class UNet(UShape):
     """Label every pixel of a slice.
 
+    Args:
+        in_channels: image channels.
+        classes: labels, background included.
+        dropout: share of features dropped in the deep levels.
+        attention: row of ``attention.BLOCKS`` that weighs the skips.
+
     Shape:
         input: (N, in_channels, H, W); H and W are multiples of 16.
         output: (N, classes, H, W), logits.
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        classes: int = 2,
+        *,
+        dropout: float = DROPOUT,
+        attention: str = "none",
+    ) -> None:
         bottleneck = nn.Sequential(
             conv_norm(WIDTHS[-1], DEEPEST),
             nn.Conv2d(DEEPEST, DEEPEST, kernel_size=3, padding=1),
             nn.ReLU(),
-            nn.Dropout(DROPOUT),
+            nn.Dropout(dropout),
         )
-        encoder = encoder_of(conv_pair, in_channels, DROPOUT)
-        super().__init__(encoder, bottleneck, Decoder(), classes)
+        encoder = encoder_of(conv_pair, in_channels, dropout)
+        super().__init__(encoder, bottleneck, Decoder(weighed=attention), classes)

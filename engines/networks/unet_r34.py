@@ -7,20 +7,18 @@ ImageNet weights would have to be downloaded, and one set of weights serves all
 three planes.
 """
 
-from typing import cast
-
-import segmentation_models_pytorch as smp
 from torch import nn
 
+from engines.networks import smp_networks
 
-def build(*, in_channels: int, classes: int) -> nn.Module:
-    """Return the network.
+
+def build(*, in_channels: int, classes: int, encoder: str | None = None) -> nn.Module:
+    """Return the network, with another encoder if one is named.
 
     Shape:
         input: (N, in_channels, H, W); H and W are multiples of 32.
         output: (N, classes, H, W), logits.
     """
-    network = smp.Unet(
-        "resnet34", encoder_weights=None, in_channels=in_channels, classes=classes
+    return smp_networks.build(
+        "unet", "resnet34", in_channels=in_channels, classes=classes, encoder=encoder
     )
-    return cast("nn.Module", network)

@@ -23,7 +23,8 @@ class Runtime(Protocol):
 
         Shape:
             slices: (N, 1, H, W), float32 on the CPU, prepared by the recipe; H
-                and W are multiples of the network's stride.
+                and W are multiples of the network's stride. For a network in three
+                dimensions they are cubes, (N, 1, R, A, S), and so is what returns.
             returned: (N, classes, H, W), float32 on the CPU, summing to 1.
         """
         ...

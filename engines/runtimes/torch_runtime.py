@@ -29,6 +29,8 @@ class TorchRuntime:
     @torch.inference_mode()
     def predict(self, slices: Tensor) -> Tensor:
         """Return class probabilities; see the protocol for shapes."""
-        given = slices.to(self.device, self._dtype, memory_format=torch.channels_last)
+        given = slices.to(self.device, self._dtype)
+        if given.ndim == 4:
+            given = given.to(memory_format=torch.channels_last)
         logits: Tensor = self._network(given)
         return logits.float().softmax(dim=1).cpu()

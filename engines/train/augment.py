@@ -1,5 +1,7 @@
 """Vary a slice's intensities and field of view as scanners and patients do."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -13,17 +15,36 @@ Image = NDArray[np.float32]
 Target = NDArray[np.uint8]
 
 
-def vary(hu: Image, target: Target, how: Augment, rng: Generator) -> Image:
-    """Return the slice in HU after random changes; ``target`` stays true."""
-    hu = hu * np.float32(rng.uniform(0.88, 1.14)) + np.float32(rng.normal(0, 12))
+def vary(
+    hu: Image, target: Target, how: Augment, rng: Generator, modality: str = "ct"
+) -> Image:
+    """Return a slice or a cube after random changes; ``target`` stays true.
+
+    Vessels and an uneven coil are drawn in slices alone.
+
+    Args:
+        hu: (H, W) or (R, A, S), in HU, or for MR with its brightest parts at about
+            ``data.MR_BRIGHT``.
+        target: classes, of the same shape.
+        how: what is changed, and how far.
+        rng: of the draws.
+        modality: ``ct`` or ``mr``.
+    """
     spine = (target > 0) & (target != IGNORED)
+    if hu.ndim > 2:
+        how = replace(how, p_vessels=0.0, p_bias=0.0)
+    if modality == "mr":
+        how = replace(how, p_vessels=0.0, p_floor=0.0)
+        hu = _magnet(hu, how, rng)
+    elif _changes_intensity(how):
+        hu = hu * np.float32(rng.uniform(0.88, 1.14)) + np.float32(rng.normal(0, 12))
     if rng.random() < how.p_density:
         hu = _density(hu, spine, rng)
     if rng.random() < how.p_vessels:
         hard = spine | (hu > 130) | (hu < -150)
         synthesis.vessels(hu, ndimage.binary_dilation(hard), rng)
     if rng.random() < how.p_coarse:
-        hu = _coarse(hu, int(rng.integers(2)), rng.uniform(1.5, 3.4), rng)
+        hu = _coarse(hu, int(rng.integers(hu.ndim)), rng.uniform(1.5, 3.4), rng)
     if rng.random() < how.p_low:
         step = rng.uniform(1.2, 2.3)
         hu = _coarse(_coarse(hu, 0, step, rng), 1, step, rng)
@@ -39,9 +60,9 @@ def vary(hu: Image, target: Target, how: Augment, rng: Generator) -> Image:
 def crop(
     hu: Image, target: Target, outside_hu: float, rng: Generator
 ) -> tuple[Image, Target]:
-    """Return the slice with all outside a random box empty and not scored.
+    """Return a slice or cube with all outside a random box empty and not scored.
 
-    Most boxes hold the centre of the slice, where the spine usually is.
+    Most boxes hold the centre, where the spine usually is.
     """
     box = []
     about_centre = rng.random() < 0.85
@@ -57,6 +78,23 @@ def crop(
     seen[tuple(box)] = hu[tuple(box)]
     scored[tuple(box)] = target[tuple(box)]
     return seen, scored
+
+
+def _changes_intensity(how: Augment) -> bool:
+    return bool(how.p_density or how.p_vessels or how.p_contrast)
+
+
+def _magnet(image: Image, how: Augment, rng: Generator) -> Image:
+    """Change contrast and coil sensitivity, which MR has no units for."""
+    if rng.random() < how.p_contrast:
+        bright = max(float(image.max()), 1e-6)
+        image = bright * np.clip(image / bright, 0, 1) ** np.exp(rng.normal(0, 0.3))
+        image = image * np.float32(rng.uniform(0.7, 1.3))
+    if rng.random() < how.p_bias:
+        uneven = synthesis.field(rng, (image.shape[0], image.shape[1]), 3)
+        image = image * np.exp(np.float32(rng.uniform(0.05, 0.3)) * uneven)
+    changed: Image = image.astype(np.float32)
+    return changed
 
 
 def _density(hu: Image, spine: NDArray[np.bool_], rng: Generator) -> Image:
@@ -78,7 +116,7 @@ def _coarse(hu: Image, axis: int, step: float, rng: Generator) -> Image:
     high = np.minimum(low + 1, len(kept) - 1)
     index = np.minimum(np.rint(kept).astype(int), size - 1)
     share = (place - low).astype(np.float32)
-    share = share[:, None] if axis == 0 else share[None, :]
+    share = np.expand_dims(share, [a for a in range(hu.ndim) if a != axis])
     first = np.take(blurred, index[low], axis=axis)
     second = np.take(blurred, index[high], axis=axis)
     mixed: Image = first + share * (second - first)
@@ -97,7 +135,7 @@ def _kernel(hu: Image, rng: Generator) -> Image:
 def _noise(hu: Image, most_hu: float, rng: Generator) -> Image:
     grain = rng.normal(0, 1, hu.shape).astype(np.float32)
     if rng.random() < 0.6:
-        sigma = rng.uniform(0.4, 1.0), rng.uniform(0.4, 1.0)
+        sigma = rng.uniform(0.4, 1.0, hu.ndim)
         grain = ndimage.gaussian_filter(grain, sigma)
         grain /= max(float(grain.std()), 1e-6)
     strength = most_hu * rng.random() ** 2

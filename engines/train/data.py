@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from engines import geometry, labels
 from engines.errors import MaskError, TrainingError
-from engines.preprocess import intensity, recipe, resample
+from engines.preprocess import intensity, resample
 from engines.preprocess import split as subjects
 from engines.preprocess.intensity import Line
 from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import normalised, target_grid
+from engines.preprocess.recipe import Recipe
 from engines.train.losses import IGNORED
 from engines.train.settings import Source, TrainSettings
 from engines.volume import SUFFIXES, Volume, read_mask, stem_of
@@ -31,10 +33,20 @@ FINEST_MM = 1.2
 """Voxels finer than this are averaged to it."""
 
 AIR_HU = -1024.0
-"""What is outside the field of view."""
+"""What is outside the field of view of a CT; of an MR it is 0."""
+
+MR_BRIGHT = 500.0
+"""What the brightest hundredth of an MR starts at, so that changes fit any scanner."""
 
 _IMAGE = re.compile(r"^(?P<name>.+)_(ct|mr)$")
-_MASK = re.compile(r"^(?P<name>.+?)(_(ct|mr))?_seg-(?P<kind>vert|spine|body)_msk$")
+_MASK = re.compile(r"^(?P<name>.+?)(_(ct|mr))?_seg-(?P<kind>vert|spine|body|mr)_msk$")
+
+
+MASK_KINDS = ("vert", "body", "spine")
+KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"spine": MASK_KINDS, "mr": ("mr",)}
+)
+"""Class set -> the kinds of mask that tell its classes apart, the best one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,8 @@ class Subject:
     """One scan in memory.
 
     Attributes:
-        image: (I, J, K), HU above ``AIR_HU``, so that 0 is air; None for masks alone.
+        image: (I, J, K), values above ``outside``; None for masks alone.
+        outside: value of what lies beyond the scan, in HU for CT.
         shares: (V, I, J, K), how much of each voxel belongs to each of ``values``.
         values: the V class indices in view, ``IGNORED`` for what is not scored.
         spacing_mm: voxel size along (I, J, K).
@@ -75,6 +88,7 @@ class Subject:
     seen_mm: tuple[float, float, float]
     bone: NDArray[np.int32]
     line: Line | None
+    outside: float = AIR_HU
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,7 +103,10 @@ def find_pairs(root: Path, settings: TrainSettings) -> list[Pair]:
     Raises:
         TrainingError: a source without a single usable scan.
     """
-    pairs = [pair for source in settings.sources for pair in _of_source(root, source)]
+    kinds = KINDS_OF.get(settings.classes, MASK_KINDS[:2])
+    pairs = [
+        pair for source in settings.sources for pair in _of_source(root, source, kinds)
+    ]
     if not pairs:
         msg = f"no training scans under {root}"
         raise TrainingError(
@@ -132,6 +149,7 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
     """
     mask = read_mask(pair.mask)
     classes = labels.CLASS_SETS[settings.classes]
+    how = settings.prepared_by
     target = _class_map(pair, mask, classes)
     turned = reorient(mask.with_voxels(target))
     spacing = [max(FINEST_MM, mm) for mm in turned.grid.spacing_mm]
@@ -143,9 +161,7 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         share.copy_(torch.from_numpy(held))
     image, line = None, None
     if pair.image is not None:
-        image, line = _load_image(
-            pair, pair.image, mask, grid, recipe.find(settings.recipe)
-        )
+        image, line = _load_image(pair, pair.image, mask, grid, how)
     spine = [i for i, value in enumerate(values) if value != IGNORED]
     bone = torch.argwhere((shares[spine] > 0.5).any(dim=0)).numpy().astype(np.int32)
     if not len(bone):
@@ -159,20 +175,26 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         shares,
         values,
         grid.spacing_mm,
-        target_grid(turned.grid, recipe.find(settings.recipe)).spacing_mm,
+        target_grid(turned.grid, how).spacing_mm,
         bone[keep],
         line,
+        outside_of(how),
     )
 
 
-def _of_source(root: Path, source: Source) -> Iterator[Pair]:
+def outside_of(how: Recipe) -> float:
+    """Return the value of what lies beyond a scan."""
+    return AIR_HU if how.modality == "ct" else 0.0
+
+
+def _of_source(root: Path, source: Source, kinds: Sequence[str]) -> Iterator[Pair]:
     folder = root / source.path
     masks = root / source.masks if source.masks else folder
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in _images_under(masks):
         match = _MASK.match(stem_of(path))
-        if match:
-            rank = ("vert", "body", "spine").index(match["kind"])
+        if match and match["kind"] in kinds:
+            rank = kinds.index(match["kind"])
             found.setdefault(match["name"], []).append((rank, path))
     if source.kind == "labels":
         for name, ranked in sorted(found.items()):
@@ -186,9 +208,8 @@ def _of_source(root: Path, source: Source) -> Iterator[Pair]:
             yield Pair(match["name"], source, path, min(found[match["name"]])[1])
     if not count:
         msg = f"no image with a mask under {folder}"
-        raise TrainingError(
-            msg, hint="Put NAME_ct.nii.gz beside NAME_seg-vert_msk.nii.gz."
-        )
+        hint = f"Put NAME_ct.nii.gz beside NAME_seg-{kinds[0]}_msk.nii.gz."
+        raise TrainingError(msg, hint=hint)
 
 
 def _images_under(folder: Path) -> list[Path]:
@@ -201,17 +222,23 @@ def _images_under(folder: Path) -> list[Path]:
 def _class_map(
     pair: Pair, mask: Volume, classes: Mapping[str, int]
 ) -> NDArray[np.uint8]:
-    scheme = labels.SCHEMES[pair.source.scheme]  # type: ignore[index]
+    if "disc" in classes:
+        scheme: Mapping[int, int] = {index: index for index in classes.values()}
+    else:
+        scheme = labels.SCHEMES[pair.source.scheme]  # type: ignore[index]
     ids = np.unique(mask.voxels)
     table = np.zeros(max(256, int(ids.max()) + 1), np.uint8)
     for value in ids[ids != labels.BACKGROUND].tolist():
         if value == IGNORED:
             table[value] = IGNORED
-        elif value in scheme:
-            table[value] = labels.class_of(scheme[value], classes)
-        else:
-            msg = f"{pair.mask.name}: no {value} in the scheme {pair.source.scheme!r}"
+        elif value not in scheme:
+            told = "classes" if "disc" in classes else f"scheme {pair.source.scheme!r}"
+            msg = f"{pair.mask.name}: no {value} in the {told}"
             raise MaskError(msg, hint="Set the source's scheme.")
+        elif "disc" in classes:
+            table[value] = value
+        else:
+            table[value] = labels.class_of(scheme[value], classes)
     target: NDArray[np.uint8] = table[mask.voxels]
     if pair.source.unlabelled_ends:
         target[_beyond_ends(mask) & (target == 0)] = IGNORED
@@ -231,7 +258,7 @@ def _beyond_ends(mask: Volume) -> NDArray[np.bool_]:
 
 
 def _load_image(
-    pair: Pair, image: Path, mask: Volume, grid: geometry.Grid, how: recipe.Recipe
+    pair: Pair, image: Path, mask: Volume, grid: geometry.Grid, how: Recipe
 ) -> tuple[Tensor, Line]:
     scan = Volume.read(image)
     if not scan.grid.matches(mask.grid):
@@ -241,5 +268,9 @@ def _load_image(
     values = resample.linear(turned.voxels, turned.grid, grid)
     if how.smoothing_mm:
         values = intensity.smooth(values, how.smoothing_mm, grid.spacing_mm)
+    if how.modality == "mr":
+        bright = float(np.quantile(values, 0.99))
+        values = values * np.float32(MR_BRIGHT / max(bright, 1e-6))
     line = normalised(values, how)[1]
-    return torch.from_numpy(np.maximum(values - AIR_HU, 0).astype(np.float32)), line
+    above = np.maximum(values - np.float32(outside_of(how)), 0).astype(np.float32)
+    return torch.from_numpy(above), line

@@ -6,11 +6,10 @@ that was killed and resumed draws the same slices as one that was not.
 
 import csv
 import io
-import math
-import queue
-import threading
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from engines import __version__, labels
 from engines.errors import SettingsError, TrainingError
 from engines.files import replacing, require_writable, write_json, write_text
-from engines.networks import catalog, shelf
+from engines.networks import catalog, pretrained, shelf
 from engines.networks.manifest import Manifest, save_model
-from engines.preprocess import intensity, recipe
-from engines.preprocess.prepare import normalised
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
-from engines.train import augment, data, losses, sampling, synthesis
+from engines.train import data, distributed, feeder, losses, validate
 from engines.train.data import Pair, Subject
+from engines.train.distributed import Group
+from engines.train.feeder import Batch, Feeder
+from engines.train.pace import Pace
 from engines.train.settings import TrainSettings
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.csv"
 PICTURE = "curve.png"
 CURVE_COLUMNS = ("step", "loss", "learning_rate", "val_dice", "seconds", "waiting")
-VALIDATION_SLICES = 10
-"""Slices per view of each validation scan, spread evenly over its spine."""
+Images = NDArray[np.float32]
+Targets = NDArray[np.uint8]
 
-Batch = tuple[NDArray[np.float32], NDArray[np.uint8]]
+TOLD_EVERY = 10
+"""Steps between events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Event:
         scored = (
             "" if self.val_dice is None else f", validation Dice {self.val_dice:.4f}"
         )
-        return f"step {self.step}/{self.steps}: loss {self.loss:.4f}{scored}"
+        waited = f", {self.waiting:.0%} of the time waiting for slices"
+        told = f"step {self.step}/{self.steps}: loss {self.loss:.4f}{scored}"
+        return told + (waited if self.val_dice is not None else "")
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
@@ -96,55 +99,42 @@ def train(
         SettingsError: the checkpoint in ``run`` belongs to other settings.
         OutputError: ``run`` cannot be written.
     """
-    require_writable(run)
-    dealt = data.split_pairs(
-        data.find_pairs(data_root, settings), settings.split, settings.seed
-    )
-    subjects = [data.load(pair, settings) for pair in dealt["train"]]
-    if not subjects:
-        msg = "the split leaves no scan to train on"
-        raise TrainingError(msg, hint="Add scans or choose another --split.")
-    validation = [data.load(pair, settings) for pair in dealt["val"]]
-    trainer = _Trainer(settings, subjects, validation, run, resume=resume)
-    write_json(run / "settings.json", settings.as_json())
-    write_json(run / "split.json", data.split_record(dealt, settings.seed))
-    provenance = _provenance(settings, dealt, command)
-    yield from trainer.run(provenance)
+    with distributed.joined(settings.batch, settings.device) as (group, device):
+        if group.leads:
+            require_writable(run)
+        dealt = data.split_pairs(
+            data.find_pairs(data_root, settings), settings.split, settings.seed
+        )
+        subjects = [data.load(pair, settings) for pair in dealt["train"]]
+        if not subjects:
+            msg = "the split leaves no scan to train on"
+            raise TrainingError(msg, hint="Add scans or choose another --split.")
+        validation = [data.load(pair, settings) for pair in dealt["val"]]
+        chosen = counted(settings, len(feeder.items_of(subjects, settings)))
+        trainer = _Trainer(
+            chosen, subjects, validation, run, group, device, resume=resume
+        )
+        if group.leads:
+            write_json(run / "settings.json", chosen.as_json())
+            write_json(run / "split.json", data.split_record(dealt, chosen.seed))
+        provenance = _provenance(chosen, dealt, command)
+        with _determined(chosen):
+            yield from trainer.run(provenance)
 
 
-def slice_for(
-    subject: Subject, settings: TrainSettings, size: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Draw one training slice (size, size) and its target."""
-    how = settings.augment
-    recipe_row = recipe.find(settings.recipe)
-    view = settings.views[int(rng.integers(len(settings.views)))]
-    pose = sampling.draw(subject, view, how, rng)
-    image, target = sampling.cut(subject, pose, size)
-    spine = (target > 0) & (target != losses.IGNORED)
-    if image is None:
-        hu = synthesis.scan_of(spine, rng)
-    elif subject.source.kind == "bone":
-        hu = synthesis.around_bone(image, spine, rng)
-    else:
-        hu = image
-    hu = augment.vary(hu, target, how, rng)
-    if rng.random() < how.p_crop:
-        outside = recipe_row.clamp[0] if recipe_row.clamp else data.AIR_HU
-        hu, target = augment.crop(hu, target, outside, rng)
-    return prepared(hu, subject, recipe_row), target
+def counted(settings: TrainSettings, items: int) -> TrainSettings:
+    """Return the settings with epochs told in steps.
 
-
-def prepared(
-    hu: NDArray[np.float32], subject: Subject, how: recipe.Recipe
-) -> NDArray[np.float32]:
-    """Return a slice as the network sees it, by the recipe and the scan's line."""
-    if subject.line is None:
-        return normalised(hu, how)[0]
-    values = intensity.clamp(hu, how.clamp) if how.clamp else hu
-    if how.normalisation == "maximum":
-        values = np.maximum(values, 0)
-    return subject.line.apply(values.astype(np.float32))
+    Args:
+        settings: of the training.
+        items: planes that an epoch goes through.
+    """
+    if not settings.epochs:
+        return settings
+    an_epoch = max(1, round(items / settings.batch))
+    every = settings.validate_every or an_epoch
+    steps = max(1, round(settings.epochs * items / settings.batch))
+    return replace(settings, steps=steps, validate_every=every)
 
 
 class _Trainer:
@@ -156,6 +146,8 @@ class _Trainer:
         subjects: Sequence[Subject],
         validation: Sequence[Subject],
         run: Path,
+        group: Group,
+        device: str,
         *,
         resume: bool,
     ) -> None:
@@ -164,72 +156,100 @@ class _Trainer:
         self.subjects = subjects
         self.validation = validation
         self.folder = run
-        self.device = pick(settings.device)
+        self.group = group
+        self.device = pick(device)
+        self.solid = catalog.find(settings.network).dimensions == 3
         self.network = _network(settings).to(self.device)
-        self.network.to(memory_format=torch.channels_last)
+        if not self.solid:
+            self.network.to(memory_format=torch.channels_last)
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _optimizer(settings, self.network)
         self.loss = losses.make(settings)
+        self.pace = Pace()
         self.step = 0
-        self.best = -1.0
+        self.recent: list[float] = []
         self.rows: list[dict[str, Any]] = []
         if resume and (run / CHECKPOINT).exists():
             self._resume()
+        self.learner = group.wrap(self.network, self.device)
 
     def run(self, provenance: Mapping[str, Any]) -> Iterator[Event]:
-        settings = self.settings
-        started, waited, recent = time.monotonic(), 0.0, []
-        with _Feeder(self.subjects, settings, self.step) as feeder:
-            while self.step < settings.steps:
+        settings, group = self.settings, self.group
+        started, waited = time.monotonic(), 0.0
+        drawn = Feeder(self.subjects, settings, self.step, group.rank, group.ranks)
+        with drawn:
+            while self.step < settings.steps and not self.pace.is_over(settings):
                 before = time.monotonic()
-                batch = feeder.get()
+                batch = drawn.get()
                 waited += time.monotonic() - before
-                recent.append(self._learn(batch))
+                self.recent.append(self._learn(batch))
                 self.step += 1
-                last = self.step == settings.steps
-                validate = last or self.step % settings.validate_every == 0
-                score = self._validate() if validate else None
-                if not (validate or self.step % 10 == 0):
-                    continue
-                seconds = time.monotonic() - started
-                model = self._save(provenance, score) if validate else None
-                event = Event(
-                    self.step,
-                    settings.steps,
-                    float(np.mean(recent)),
-                    self._rate(),
-                    score,
-                    seconds,
-                    waited / max(seconds, 1e-9),
-                    model,
-                )
-                recent.clear()
-                self._record(event)
-                if last or self.step % settings.checkpoint_every == 0:
-                    self._checkpoint()
-                yield event
+                event = self._look_up(provenance, started, waited)
+                if event is not None and group.leads:
+                    yield event
+
+    def _look_up(
+        self, provenance: Mapping[str, Any], started: float, waited: float
+    ) -> Event | None:
+        """Validate, record and save where this step is one to do so."""
+        settings = self.settings
+        last = self.step == settings.steps
+        validates = last or self.step % settings.validate_every == 0
+        keeps = last or self.step % settings.checkpoint_every == 0
+        if not (validates or keeps or self.step % TOLD_EVERY == 0):
+            return None
+        loss = float(np.mean(self.recent)) if self.recent else 0.0
+        rate = self.pace.rate(settings, self.step - 1)
+        score, model = None, None
+        if validates:
+            score = self.group.agreed(self._validate())
+            gained = self.pace.told(settings, -loss if score is None else score)
+            last = last or self.pace.is_over(settings)
+            if self.group.leads and (gained or settings.keep == "last"):
+                model = self._save(provenance, score)
+        seconds = time.monotonic() - started
+        share = waited / max(seconds, 1e-9)
+        event = None
+        if validates or self.step % TOLD_EVERY == 0:
+            event = Event(
+                self.step, settings.steps, loss, rate, score, seconds, share, model
+            )
+            self.recent.clear()
+        if self.group.leads:
+            if event is not None:
+                self._record(event, draws=validates)
+            if keeps or last:
+                self._checkpoint()
+        return event
 
     def _learn(self, batch: Batch) -> float:
-        image = torch.from_numpy(batch[0]).to(self.device)
-        image = image.to(memory_format=torch.channels_last)
-        target = torch.from_numpy(batch[1]).to(self.device).long()
         self.network.train()
         torch.manual_seed(_dropout_seed(self.settings.seed, self.step))
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._low()):
-            outputs = self.network(image)
-        weight = self.settings.second_output_weight
-        loss = losses.of_outputs(self.loss, outputs, target, weight)
-        if not torch.isfinite(loss):
-            msg = f"the loss is {loss.item()} at step {self.step + 1}"
-            raise TrainingError(msg, hint="Lower learning_rate and resume.")
+            group["lr"] = self.pace.rate(self.settings, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total, count = 0.0, len(batch[0])
+        for part in np.array_split(range(count), min(self.settings.accumulate, count)):
+            loss = self._loss(batch[0][part], batch[1][part]) * (len(part) / count)
+            if not torch.isfinite(loss):
+                msg = f"the loss is {loss.item()} at step {self.step + 1}"
+                raise TrainingError(msg, hint="Lower learning_rate and resume.")
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.item())
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self._update_average()
-        return float(loss.item())
+        return total
+
+    def _loss(self, images: Images, targets: Targets) -> Tensor:
+        image = torch.from_numpy(images).to(self.device)
+        if not self.solid:
+            image = image.to(memory_format=torch.channels_last)
+        target = torch.from_numpy(targets).to(self.device).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._low()):
+            outputs = self.learner(image)
+        weight = self.settings.second_output_weight
+        return losses.of_outputs(self.loss, outputs, target, weight)
 
     def _update_average(self) -> None:
         decay = min(self.settings.average, (self.step + 1) / (self.step + 10))
@@ -241,14 +261,6 @@ class _Trainer:
                 kept.lerp_(value, 1 - decay)
             else:
                 kept.copy_(value)
-
-    def _rate(self) -> float:
-        settings = self.settings
-        rise = min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
-        fall = 1.0
-        if settings.schedule == "cosine":
-            fall = 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
-        return settings.learning_rate * rise * max(fall, 0.01)
 
     def _low(self) -> bool:
         wanted = self.settings.precision
@@ -262,46 +274,32 @@ class _Trainer:
         return network.eval()
 
     def _validate(self) -> float | None:
-        if not self.validation:
+        if not self.validation or not self.group.leads:
             return None
         network = self._averaged().to(self.device)
-        both = total = 0
-        for subject in self.validation:
-            for image, target in _validation_slices(subject, self.settings):
-                with torch.inference_mode():
-                    logits = network(
-                        torch.from_numpy(image)[None, None].to(self.device)
-                    )
-                found = logits[0].argmax(dim=0).cpu().numpy() > 0
-                scored = target != losses.IGNORED
-                truth = (target > 0) & scored
-                both += int((found & truth).sum())
-                total += int((found & scored).sum() + truth.sum())
-        return 2 * both / max(1, total)
+        return validate.dice(network, self.validation, self.settings, self.device)
 
-    def _save(self, provenance: Mapping[str, Any], score: float | None) -> Path | None:
-        if self.settings.keep == "best" and score is not None and score <= self.best:
-            return None
-        self.best = max(self.best, -1.0 if score is None else score)
+    def _save(self, provenance: Mapping[str, Any], score: float | None) -> Path:
         settings = self.settings
         done = {"steps": self.step, "validation_slice_dice": score}
         manifest = Manifest(
             name=settings.name,
             architecture=settings.network,
             classes=labels.CLASS_SETS[settings.classes],
-            modality=recipe.find(settings.recipe).modality,
+            modality=settings.prepared_by.modality,
             views=settings.views,
             patch=min(settings.patches),
-            recipe=recipe.find(settings.recipe),
+            recipe=settings.prepared_by,
             licence=settings.licence,
             training={**provenance, **done},
             parent=_parent(settings),
+            options=settings.network_options,
         )
         path = self.folder / f"{settings.name}.safetensors"
         save_model(path, self._averaged(), manifest)
         return path
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Event, *, draws: bool) -> None:
         values = (
             event.step,
             round(event.loss, 5),
@@ -316,14 +314,15 @@ class _Trainer:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.folder / CURVE, text.getvalue())
-        if event.val_dice is not None or event.step == event.steps:
+        if draws:
             curve.draw(self.folder / CURVE, self.folder / PICTURE)
 
     def _checkpoint(self) -> None:
         state = {
             "settings": self.settings.as_json(),
             "step": self.step,
-            "best": self.best,
+            "pace": self.pace.as_json(),
+            "recent": self.recent,
             "rows": self.rows,
             "network": self.network.state_dict(),
             "average": self.average,
@@ -342,86 +341,31 @@ class _Trainer:
         if state["settings"] != self.settings.as_json():
             msg = f"{path} belongs to a training with other settings"
             raise SettingsError(msg, hint="Choose another folder, or --restart.")
-        self.step, self.best = state["step"], state["best"]
-        self.rows = state["rows"]
+        self.step, self.pace = state["step"], Pace(**state["pace"])
+        self.recent, self.rows = state["recent"], state["rows"]
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class _Feeder:
-    """Draws batches ahead in threads, in the order of the steps."""
-
-    THREADS = 1
-    AHEAD = 3
-
-    def __init__(
-        self, subjects: Sequence[Subject], settings: TrainSettings, first: int
-    ) -> None:
-        weights = np.array([s.source.weight for s in subjects], float)
-        counts = {s.source: 0 for s in subjects}
-        for subject in subjects:
-            counts[subject.source] += 1
-        weights /= [counts[s.source] for s in subjects]
-        self.chance = weights / weights.sum()
-        self.subjects = subjects
-        self.settings = settings
-        self.next = first
-        self.ready: queue.Queue[Batch | BaseException] = queue.Queue(self.AHEAD)
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> "_Feeder":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopping.set()
-        while self.thread.is_alive():
-            try:
-                self.ready.get(timeout=0.1)
-            except queue.Empty:
-                continue
-
-    def get(self) -> Batch:
-        """Return the next batch: images (N, 1, H, W), targets (N, H, W)."""
-        found = self.ready.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    def _work(self) -> None:
-        try:
-            while not self.stopping.is_set():
-                self.ready.put(self._batch(self.next))
-                self.next += 1
-        except BaseException as error:  # noqa: BLE001  raised again by get()
-            self.ready.put(error)
-
-    def _batch(self, step: int) -> Batch:
-        images, targets = [], []
-        seed, patches = self.settings.seed, self.settings.patches
-        size = int(np.random.default_rng([seed, step]).choice(patches))
-        share = (self.settings.middle_patch / size) ** 2
-        for place in range(max(1, round(self.settings.batch * share))):
-            rng = np.random.default_rng([seed, step, place])
-            subject = self.subjects[rng.choice(len(self.subjects), p=self.chance)]
-            image, target = slice_for(subject, self.settings, size, rng)
-            images.append(image)
-            targets.append(target)
-        return np.stack(images)[:, None], np.stack(targets)
-
-
-def _validation_slices(
-    subject: Subject, settings: TrainSettings
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-    how = recipe.find(settings.recipe)
-    for view in settings.views:
-        for share in np.linspace(0.1, 0.9, VALIDATION_SLICES):
-            pose = sampling.straight(subject, view, float(share))
-            image, target = sampling.cut(subject, pose, settings.middle_patch)
-            if image is not None:
-                yield prepared(image, subject, how), target
+@contextmanager
+def _determined(settings: TrainSettings) -> Iterator[None]:
+    """Let torch refuse what it cannot repeat, while the training lasts."""
+    if not settings.deterministic:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        msg = f"{settings.network} cannot be trained deterministically here: {error}"
+        raise TrainingError(msg, hint="Leave deterministic out.") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _dropout_seed(seed: int, step: int) -> int:
@@ -430,12 +374,13 @@ def _dropout_seed(seed: int, step: int) -> int:
 
 def _bare(settings: TrainSettings) -> nn.Module:
     classes = len(labels.CLASS_SETS[settings.classes])
-    return catalog.find(settings.network).build(in_channels=1, classes=classes)
+    spec = catalog.find(settings.network)
+    return spec.build(in_channels=1, classes=classes, options=settings.network_options)
 
 
 def _network(settings: TrainSettings) -> nn.Module:
     if not settings.parent:
-        return _bare(settings)
+        return _begun(settings)
     parent = shelf.load(settings.parent)
     held = parent.manifest
     wanted = (settings.network, labels.CLASS_SETS[settings.classes])
@@ -443,6 +388,15 @@ def _network(settings: TrainSettings) -> nn.Module:
         msg = f"{settings.parent} is a {held.architecture} of other classes"
         raise SettingsError(msg, hint="Choose a parent of the same kind.")
     return parent.network
+
+
+def _begun(settings: TrainSettings) -> nn.Module:
+    network = _bare(settings)
+    if settings.pretrained:
+        usual = catalog.find(settings.network).encoder
+        encoder = settings.network_options.get("encoder", usual)
+        pretrained.load(network, encoder, settings.pretrained)
+    return network
 
 
 def _parent(settings: TrainSettings) -> dict[str, str] | None:

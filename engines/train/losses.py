@@ -20,7 +20,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy; logits (N, C, H, W), target (N, H, W)."""
+    """Softmax cross-entropy; logits (N, C, H, W), target (N, H, W), or cubes."""
     return functional.cross_entropy(logits, target, ignore_index=IGNORED)
 
 
@@ -35,8 +35,9 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     """One minus the mean soft Dice of the foreground classes."""
     valid, truth = _one_hot(logits, target)
     probability = logits.softmax(dim=1) * valid
-    both = (probability * truth).sum(dim=(0, 2, 3))
-    total = (probability + truth).sum(dim=(0, 2, 3))
+    pixels = [axis for axis in range(logits.ndim) if axis != 1]
+    both = (probability * truth).sum(dim=pixels)
+    total = (probability + truth).sum(dim=pixels)
     scores = (2 * both + 1) / (total + 1)
     return 1 - scores[1:].mean()
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
-from engines.train.data import AIR_HU, Subject
+from engines.train.data import Subject
 from engines.train.settings import Augment
 
 VIEW_AXES = {"axial": (0, 1, 2), "sagittal": (1, 2, 0), "coronal": (0, 2, 1)}
@@ -51,8 +51,15 @@ class Pose:
     turns: int = 0
 
 
-def draw(subject: Subject, view: str, how: Augment, rng: Generator) -> Pose:
-    """Draw a pose for a training slice."""
+def draw(
+    subject: Subject, view: str, how: Augment, rng: Generator, place: int | None = None
+) -> Pose:
+    """Draw a pose for a training slice.
+
+    Args:
+        place: voxel along the view's normal that the slice is turned about, which
+            then shows the whole plane; None for a slice about any place of the spine.
+    """
     angles = np.clip(rng.normal(0, how.rotation_deg, 3), -25, 25)
     axes = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     axes = axes[:, VIEW_AXES[view]]
@@ -62,8 +69,12 @@ def draw(subject: Subject, view: str, how: Augment, rng: Generator) -> Pose:
     rows_mm, columns_mm = _step_mm(subject, view)
     stretch = 1 + how.stretch * rng.uniform(-1, 1)
     thickness = rng.uniform(2, 6) if rng.random() < how.p_thick else 0.0
+    if place is None:
+        centre = _centre(subject, rng)
+    else:
+        centre = whole(subject, view, place).centre_mm
     return Pose(
-        _centre(subject, rng),
+        centre,
         axes,
         (rows_mm * zoom * stretch, columns_mm * zoom / stretch),
         rng.normal(0, how.warp_mm, (2, 6, 6)),
@@ -83,6 +94,27 @@ def straight(subject: Subject, view: str, share: float) -> Pose:
     return Pose(centre, axes, _step_mm(subject, view), np.zeros((2, 6, 6)))
 
 
+def whole(subject: Subject, view: str, place: int) -> Pose:
+    """Return the pose of the unaltered plane ``place`` voxels along the normal."""
+    rows, columns, normal = VIEW_AXES[view]
+    index = (np.array(subject.shape) - 1) / 2
+    index[normal] = place
+    axes = np.eye(3)[:, [rows, columns, normal]]
+    centre = index * np.array(subject.spacing_mm)
+    return Pose(centre, axes, _step_mm(subject, view), np.zeros((2, 6, 6)))
+
+
+def places(subject: Subject, view: str, *, central: bool) -> list[int]:
+    """Return the planes through the spine along a view's normal, or the central one.
+
+    The central one lies in the middle of what is marked.
+    """
+    along = subject.bone[:, VIEW_AXES[view][2]]
+    if central:
+        return [int(np.median(along))]
+    return list(range(int(along.min()), int(along.max()) + 1))
+
+
 def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
     """Return the slice (size, size) in HU, None without an image, and its target."""
     planes = 1 if not pose.thickness_mm else 3
@@ -95,12 +127,30 @@ def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
             _sample(subject.image, subject, points + normal * s * pose.thickness_mm)
             for s in spread
         ]
-        image = np.mean(layers, axis=0) + np.float32(AIR_HU)
+        image = np.mean(layers, axis=0) + np.float32(subject.outside)
     target = _sample_target(subject, points)
     if pose.turns:
         target = np.rot90(target, pose.turns).copy()
         image = None if image is None else np.rot90(image, pose.turns).copy()
     return image, target
+
+
+def cut_cube(
+    subject: Subject, pose: Pose, size: int
+) -> tuple[NDArray[np.float32], Target]:
+    """Return a cube (size, size, size) along the pose's axes, and its target.
+
+    The pose is one of an axial slice, so the axes are right, anterior, superior
+    before they are turned.
+    """
+    along = np.arange(size) - (size - 1) / 2
+    apart = (along * pose.step_mm[0])[:, None] * pose.axes[:, 2]
+    points = _points(pose, size)[:, :, None] + apart
+    if subject.image is None:
+        msg = "a cube is cut from an image"
+        raise ValueError(msg)
+    image = _sample(subject.image, subject, points) + np.float32(subject.outside)
+    return image, _sample_target(subject, points)
 
 
 def _step_mm(subject: Subject, view: str) -> tuple[float, float]:
@@ -137,9 +187,11 @@ def _points(pose: Pose, size: int) -> NDArray[np.float64]:
 
 
 def _grid(subject: Subject, points: NDArray[np.float64]) -> torch.Tensor:
+    """Return ``points`` (..., 3) as one row of places for ``grid_sample``."""
     extent = np.array(subject.spacing_mm) * (np.array(subject.shape) - 1)
     unit = 2 * points / np.maximum(extent, 1e-6) - 1
-    return torch.from_numpy(unit[None, None, ..., ::-1].astype(np.float32))
+    row = unit.reshape(1, 1, 1, -1, 3)[..., ::-1]
+    return torch.from_numpy(row.astype(np.float32))
 
 
 def _sample(
@@ -148,7 +200,7 @@ def _sample(
     taken = functional.grid_sample(
         voxels[None, None], _grid(subject, points), "bilinear", align_corners=True
     )
-    values: Image = taken[0, 0, 0].numpy()
+    values: Image = taken[0, 0, 0, 0].numpy().reshape(points.shape[:-1])
     return values
 
 
@@ -156,10 +208,11 @@ def _sample_target(subject: Subject, points: NDArray[np.float64]) -> Target:
     """Return at each point the value that holds more than half of it, else 0."""
     taken = functional.grid_sample(
         subject.shares[None], _grid(subject, points), "bilinear", align_corners=True
-    )[0, :, 0].numpy()
-    found: Target = np.zeros(points.shape[:2], np.uint8)
-    best = np.full(points.shape[:2], np.float32(0.5))
-    for value, share in zip(subject.values, taken, strict=True):
+    )[0, :, 0, 0].numpy()
+    found: Target = np.zeros(points.shape[:-1], np.uint8)
+    best = np.full(points.shape[:-1], np.float32(0.5))
+    for value, flat in zip(subject.values, taken, strict=True):
+        share = flat.reshape(best.shape)
         found[share > best] = value
         best = np.maximum(best, share)
     return found

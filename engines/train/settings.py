@@ -5,14 +5,17 @@ written into the run folder and into the model's manifest.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from engines import labels
 from engines.errors import SettingsError
-from engines.preprocess import recipe, split
+from engines.networks import catalog
+from engines.preprocess import recipe as recipes
+from engines.preprocess import split
 
 LOSSES = (
     "cross-entropy",
@@ -23,11 +26,17 @@ LOSSES = (
     "cross-entropy-dice",
 )
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "adamax")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "plateau")
+SAMPLINGS = ("oblique", "slices", "central")
+KEEPS = ("last", "best")
+PRECISIONS = ("auto", "float32", "bfloat16")
 KINDS = ("scan", "bone", "labels")
 SPLITS = (*split.FRACTIONS, "all")
 VIEWS = ("axial", "sagittal", "coronal")
-PARTS = ("auto", "train", "val")
+PARTS = ("auto", "train", "val", "test")
+PATCHES = (128, 160, 192, 224, 256)
+CUBES = (64,)
+"""Sizes of training slices and cubes where neither the settings nor a recipe say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +48,9 @@ class Source:
         kind: ``scan`` (images and masks), ``bone`` (images of bone alone, soft
             tissue is synthesised), ``labels`` (masks alone, images are).
         masks: folder of the masks, when they are not beside the images.
-        scheme: ids in the masks: ``verse``, ``totalsegmentator`` or ``binary``.
-        part: ``train`` or ``val`` for all of it, or ``auto`` for the seeded split.
+        scheme: ids in the masks, one of ``labels.SCHEMES``.
+        part: ``train``, ``val`` or ``test`` for all of it, or ``auto`` for the seeded
+            split.
         weight: how often it is drawn from, relative to the other sources.
         unlabelled_ends: whether vertebrae beyond the first and last labelled one
             may be in view; the background nearest to those two is then ignored.
@@ -80,6 +90,8 @@ class Augment:
         p_noise: correlated noise.
         noise_hu: largest standard deviation of the noise.
         p_floor: everything below a value between -200 and 0 HU set to it.
+        p_bias: a smooth change of brightness, in MR alone.
+        p_contrast: another contrast between tissues, in MR alone.
     """
 
     rotation_deg: float = 7.0
@@ -98,44 +110,111 @@ class Augment:
     p_noise: float = 0.6
     noise_hu: float = 80.0
     p_floor: float = 0.12
+    p_bias: float = 0.4
+    p_contrast: float = 0.4
+
+    def only(self, names: Sequence[str]) -> "Augment":
+        """Return the same with every kind of change off that is not among ``names``.
+
+        Raises:
+            SettingsError: a name that ``AUGMENTATIONS`` has not.
+        """
+        _require_known("augmentation", names, tuple(AUGMENTATIONS))
+        off = {
+            key: 1.0 if key == "scale" else 0.0
+            for name, keys in AUGMENTATIONS.items()
+            if name not in names
+            for key in keys
+        }
+        return replace(self, **off)
+
+
+AUGMENTATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "rotation": ("rotation_deg",),
+        "scaling": ("scale", "stretch"),
+        "warping": ("warp_mm",),
+        "reorienting": ("p_turn",),
+        "flip": ("p_mirror",),
+        "cropping": ("p_crop",),
+        "thick-slices": ("p_thick", "p_coarse", "p_low"),
+        "intensity": ("p_density", "p_vessels", "p_bias", "p_contrast"),
+        "smoothing": ("p_blur",),
+        "noise": ("p_noise",),
+        "clamping": ("p_floor",),
+    }
+)
+"""Name of a kind of change -> the settings that govern it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """One training.
 
+    A recipe's settings that are given here (``orientation`` to ``normalisation``)
+    change it; empty ones leave it as it is.
+
     Attributes:
         name: of the model that comes out.
         network: row of the catalogue.
-        classes: class set: ``spine`` or ``regions``.
-        recipe: how scans are prepared.
-        views: planes that slices are taken from.
+        network_options: what the network can be built with, by name, as
+            ``dropout``, ``attention`` or ``encoder``.
+        classes: class set: ``spine``, ``regions``, ``vertebrae`` or ``mr``.
+        recipe: how scans are prepared; empty for that of the network's row.
+        views: planes that slices are taken from; empty for those of the row.
+        augmentations: names of ``AUGMENTATIONS``; those not named are off. The only
+            name ``all`` leaves ``augment`` as it is, and none turns everything off.
         steps: optimizer steps.
+        epochs: times that every slice is seen, in place of ``steps``; needs a
+            ``sampling`` that has slices to count.
         batch: slices per step, of the middle size; more of smaller ones.
-        patches: rows and columns of training slices; each step draws one size.
+        accumulate: parts that a batch is learnt in, when memory is short.
+        patches: rows and columns of training slices, or the edges of cubes for a
+            network in three dimensions; each step draws one size.
+        sampling: ``oblique`` planes anywhere about the spine, the scan's own
+            ``slices`` through it, or the ``central`` one of each scan.
+        pretrained: ImageNet weights of the encoder: a file, or ``cache`` for those
+            that this machine already holds; empty for random ones.
         loss: one of ``LOSSES``; ``focal_alpha`` and ``focal_gamma`` for focal,
             ``loss_weights`` for the two parts of a sum.
         second_output_weight: what the loss of the coarser output counts, in networks
             that have two; the first counts 1.
-        schedule: of the learning rate, after ``warmup_steps`` of linear rise.
+        schedule: of the learning rate, after ``warmup_steps`` of linear rise:
+            ``plateau`` multiplies it by ``plateau_factor`` after
+            ``plateau_patience`` validations without gain.
+        early_stopping: validations without gain that end the training; 0 for never.
         average: decay of the running mean of the weights, which is what is saved;
             0 saves the weights as they are.
         keep: whether the model is that of the last step or of the best validation.
+        validate_every: steps between validations; 0 for once an epoch.
         split: of the ``auto`` sources, by subject.
+        deterministic: refuse operations whose result may differ from run to run.
         parent: model to start from, by name or path.
         precision: ``auto``, ``float32`` or ``bfloat16``.
     """
 
     name: str = "unet-r34"
     network: str = "unet-r34"
+    network_options: Mapping[str, Any] = field(default_factory=dict)
     classes: str = "spine"
-    recipe: str = "spine-ct"
-    views: tuple[str, ...] = ("axial", "sagittal", "coronal")
+    recipe: str = ""
+    orientation: str = ""
+    spacing_mm: float = 0.0
+    size: int = 0
+    smoothing_mm: float | None = None
+    clamp: tuple[float, ...] = ()
+    normalisation: str = ""
+    views: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     split: str = "80/20"
+    augmentations: tuple[str, ...] = ("all",)
     steps: int = 2000
+    epochs: int = 0
     batch: int = 16
-    patches: tuple[int, ...] = (128, 160, 192, 224, 256)
+    accumulate: int = 1
+    patches: tuple[int, ...] = ()
+    sampling: str = "oblique"
+    pretrained: str = ""
     loss: str = "cross-entropy-dice"
     loss_weights: tuple[float, float] = (1.0, 1.0)
     focal_alpha: float = 0.5
@@ -145,12 +224,16 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     schedule: str = "cosine"
+    plateau_patience: int = 10
+    plateau_factor: float = 0.1
+    early_stopping: int = 0
     warmup_steps: int = 100
     average: float = 0.99
     keep: str = "last"
     validate_every: int = 200
     checkpoint_every: int = 100
     seed: int = 0
+    deterministic: bool = False
     parent: str = ""
     device: str = "auto"
     precision: str = "auto"
@@ -158,44 +241,156 @@ class TrainSettings:
     augment: Augment = field(default_factory=Augment)
 
     def __post_init__(self) -> None:
-        choices = (
-            ("loss", self.loss, LOSSES),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("split", self.split, SPLITS),
-            ("keep", self.keep, ("last", "best")),
-            ("precision", self.precision, ("auto", "float32", "bfloat16")),
-            ("classes", self.classes, tuple(labels.CLASS_SETS)),
-            ("recipe", self.recipe, tuple(recipe.RECIPES)),
-            *(("view", view, VIEWS) for view in self.views),
-            *(("scheme", s.scheme, tuple(labels.SCHEMES)) for s in self.sources),
-            *(("kind", s.kind, KINDS) for s in self.sources),
-            *(("part", s.part, PARTS) for s in self.sources),
-        )
-        for what, value, known in choices:
-            if value not in known:
-                msg = f"{what} cannot be {value!r}"
-                raise SettingsError(msg, hint=f"Choose one of: {', '.join(known)}.")
-        if not self.patches or min(self.patches) < 1:
+        spec = catalog.find(self.network)
+        own = {"recipe": spec.recipe, "views": spec.views}
+        for key, value in own.items():
+            if not getattr(self, key):
+                object.__setattr__(self, key, value)
+        self._require_choices()
+        self._require_numbers()
+        spec.require_options(self.network_options)
+        how = self.prepared_by
+        if not self.patches:
+            usual = PATCHES if spec.dimensions == 2 else CUBES
+            object.__setattr__(self, "patches", (how.size,) if how.size else usual)
+        if min(self.patches) < 1:
             msg = f"patches must be sizes above 0, not {self.patches}"
             raise SettingsError(msg)
-        positive = ("steps", "batch", "validate_every", "checkpoint_every")
-        for what in positive:
-            if getattr(self, what) < 1:
-                msg = f"{what} must be at least 1, not {getattr(self, what)}"
+        self._require_possible(spec)
+
+    def _require_choices(self) -> None:
+        chosen: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
+            ("loss", (self.loss,), LOSSES),
+            ("optimizer", (self.optimizer,), OPTIMIZERS),
+            ("schedule", (self.schedule,), SCHEDULES),
+            ("sampling", (self.sampling,), SAMPLINGS),
+            ("split", (self.split,), SPLITS),
+            ("keep", (self.keep,), KEEPS),
+            ("precision", (self.precision,), PRECISIONS),
+            ("classes", (self.classes,), tuple(labels.CLASS_SETS)),
+            ("recipe", (self.recipe,), tuple(recipes.RECIPES)),
+            ("view", self.views, VIEWS),
+            ("scheme", [s.scheme for s in self.sources], tuple(labels.SCHEMES)),
+            ("kind", [s.kind for s in self.sources], KINDS),
+            ("part", [s.part for s in self.sources], PARTS),
+        )
+        for what, values, known in chosen:
+            _require_known(what, values, known)
+        if "all" in self.augmentations and len(self.augmentations) > 1:
+            msg = "augmentations: 'all' stands alone"
+            raise SettingsError(msg, hint="Leave it out, or the others.")
+        if self.augmentations != ("all",):
+            self.augment.only(self.augmentations)
+
+    def _require_numbers(self) -> None:
+        least = {
+            "steps": 1,
+            "epochs": 0,
+            "batch": 1,
+            "accumulate": 1,
+            "plateau_patience": 1,
+            "early_stopping": 0,
+            "warmup_steps": 0,
+            "validate_every": 0,
+            "checkpoint_every": 1,
+            "second_output_weight": 0,
+            "weight_decay": 0,
+        }
+        for what, low in least.items():
+            if not getattr(self, what) >= low:
+                msg = f"{what} must be at least {low}, not {getattr(self, what)}"
                 raise SettingsError(msg)
         if not self.learning_rate > 0:
             msg = f"learning_rate must be above 0, not {self.learning_rate}"
             raise SettingsError(msg)
-        if not self.second_output_weight >= 0:
-            msg = (
-                "second_output_weight must be at least 0, "
-                f"not {self.second_output_weight}"
-            )
-            raise SettingsError(msg)
         if not 0 <= self.average < 1:
             msg = f"average must be at least 0 and below 1, not {self.average}"
             raise SettingsError(msg)
+        if not 0 < self.plateau_factor < 1:
+            msg = f"plateau_factor must lie between 0 and 1, not {self.plateau_factor}"
+            raise SettingsError(msg)
+
+    def _require_possible(self, spec: catalog.NetworkSpec) -> None:
+        """Refuse combinations that cannot be trained."""
+        uneven = [size for size in self.patches if size % spec.stride]
+        solid = spec.dimensions == 3
+        drawn = [s.path for s in self.sources if s.kind != "scan"]
+        blind = [s.path for s in self.sources if s.scheme == "binary"]
+        combinations = (
+            (
+                uneven,
+                f"{spec.name} takes sizes that are multiples of {spec.stride}, "
+                f"not {uneven}",
+                "Change patches or size.",
+            ),
+            (
+                self.batch % self.accumulate,
+                f"a batch of {self.batch} cannot be learnt in {self.accumulate} parts",
+                "Choose an accumulate that divides the batch.",
+            ),
+            (
+                self.epochs and self.sampling == "oblique",
+                "oblique slices have no end, so epochs cannot be counted",
+                "Give steps, or a sampling of slices or central.",
+            ),
+            (
+                not self.epochs and not self.validate_every,
+                "without epochs there is no validation once an epoch",
+                "Give validate_every in steps.",
+            ),
+            (
+                solid and self.sampling != "oblique",
+                f"{spec.name} learns from cubes, not from {self.sampling} slices",
+                "Leave sampling at oblique.",
+            ),
+            (
+                solid and drawn,
+                f"surroundings are drawn in slices, and {spec.name} takes cubes: "
+                f"{', '.join(drawn)}",
+                "Use sources of the kind scan.",
+            ),
+            (
+                blind and self.classes not in ("spine", "mr"),
+                f"binary masks do not tell {self.classes} apart: {', '.join(blind)}",
+                "Choose the classes spine, or another scheme.",
+            ),
+            (
+                self.classes == "mr" and self.prepared_by.modality != "mr",
+                f"the recipe {self.recipe!r} is for CT, the classes are for MR",
+                "Choose the recipe lumbar-mr-2025.",
+            ),
+        )
+        for found, msg, hint in combinations:
+            if found:
+                raise SettingsError(msg, hint=hint)
+
+    @property
+    def prepared_by(self) -> recipes.Recipe:
+        """The recipe with what these settings change in it.
+
+        Raises:
+            SettingsError: a value that makes no sense.
+        """
+        if len(self.clamp) not in (0, 2):
+            msg = f"clamp takes two limits, not {len(self.clamp)}"
+            raise SettingsError(msg, hint="Give the lower and the upper one.")
+        limits = (self.clamp[0], self.clamp[1]) if self.clamp else None
+        return recipes.adjusted(
+            self.recipe,
+            orientation=self.orientation or None,
+            spacing_mm=self.spacing_mm or None,
+            size=self.size or None,
+            smoothing_mm=self.smoothing_mm,
+            clamp=limits,
+            normalisation=self.normalisation or None,
+        )
+
+    @property
+    def varied_by(self) -> Augment:
+        """The augmentation that ``augment`` and ``augmentations`` come to."""
+        if self.augmentations == ("all",):
+            return self.augment
+        return self.augment.only(self.augmentations)
 
     @property
     def middle_patch(self) -> int:
@@ -213,15 +408,23 @@ def read_settings(path: Path) -> TrainSettings:
     Raises:
         SettingsError: not TOML, an unknown key, or a value that makes no sense.
     """
+    return from_record(read_toml(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file as nested tables.
+
+    Raises:
+        SettingsError: it cannot be read, or is not TOML.
+    """
     try:
-        record = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise SettingsError(msg) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not TOML: {error}"
         raise SettingsError(msg) from error
-    return from_record(record)
 
 
 def from_record(record: Mapping[str, Any]) -> TrainSettings:
@@ -234,24 +437,44 @@ def from_record(record: Mapping[str, Any]) -> TrainSettings:
     sources = values.pop("source", values.pop("sources", ()))
     values["sources"] = tuple(Source(**_known(Source, s, "source")) for s in sources)
     values["augment"] = Augment(**_known(Augment, values.get("augment", {}), "augment"))
-    for pair in ("views", "loss_weights", "patches"):
-        if pair in values:
-            values[pair] = tuple(values[pair])
+    for several in ("views", "loss_weights", "patches", "clamp", "augmentations"):
+        if several in values:
+            values[several] = tuple(values[several])
     return TrainSettings(**_known(TrainSettings, values, "settings"))
 
 
-def prepared(path: Path | None, scheme: str, **options: Any) -> TrainSettings:  # noqa: ANN401
+def prepared(
+    path: Path | None,
+    scheme: str,
+    options: Mapping[str, Any],
+    network_options: Mapping[str, Any],
+) -> TrainSettings:
     """Return the settings of ``path`` with every option that is not None put in.
 
     Without a file, all of the data folder is one source with masks in ``scheme``.
+
+    Raises:
+        SettingsError: an unknown key, or a value that makes no sense.
     """
-    base = read_settings(path) if path else TrainSettings()
-    if not base.sources:
-        base = replace(base, sources=(Source(path=".", scheme=scheme),))
+    record = read_toml(path) if path else {}
     given = {k: v for k, v in options.items() if v is not None}
     if "network" in given:
         given.setdefault("name", given["network"])
-    return replace(base, **given)
+    if "steps" in given:
+        given.setdefault("epochs", 0)
+    built = {k: v for k, v in network_options.items() if v is not None}
+    record |= given
+    record["network_options"] = {**record.get("network_options", {}), **built}
+    if not record.get("source") and not record.get("sources"):
+        record["source"] = [{"path": ".", "scheme": scheme}]
+    return from_record(record)
+
+
+def _require_known(what: str, values: Sequence[str], known: Sequence[str]) -> None:
+    for value in values:
+        if value not in known:
+            msg = f"{what} cannot be {value!r}"
+            raise SettingsError(msg, hint=f"Choose one of: {', '.join(known)}.")
 
 
 def _known(kind: type, record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -261,6 +484,9 @@ def _known(kind: type, record: Mapping[str, Any], where: str) -> dict[str, Any]:
             msg = f"{where}: there is no setting called {key!r}"
             raise SettingsError(msg, hint=f"Known are: {', '.join(names)}.")
         default = names[key]
+        if isinstance(default, bool) and not isinstance(value, bool):
+            msg = f"{where}: {key} cannot be {value!r}"
+            raise SettingsError(msg, hint="Give true or false.")
         if isinstance(default, (str, int, float)) and not _fits(value, default):
             msg = f"{where}: {key} cannot be {value!r}"
             raise SettingsError(msg, hint=f"Give a {type(default).__name__}.")
@@ -268,8 +494,6 @@ def _known(kind: type, record: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _fits(value: Any, default: str | float) -> bool:  # noqa: ANN401
-    if isinstance(default, bool):
-        return isinstance(value, bool)
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is type(default)

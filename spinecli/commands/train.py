@@ -1,5 +1,6 @@
 """``spine train``."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Annotated
 import typer
 
 from spinecli import options, progress, render
+
+DATA, NETWORK = "Data", "Network"
+PREPARATION, TRAINING = "Preparation", "Training"
 
 Settings = Annotated[
     Path | None,
@@ -19,42 +23,220 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
-Network = Annotated[
-    str | None,
-    typer.Option("--network", help="Row of the catalogue.", show_default=False),
-]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", help="Name of the model.", show_default=False),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option("--classes", help="spine or regions.", show_default=False),
-]
-Recipe = Annotated[
-    str | None,
-    typer.Option("--recipe", help="How scans are prepared.", show_default=False),
-]
 Scheme = Annotated[
     str,
     typer.Option(
         "--scheme",
-        help="Ids in the masks, without --settings: verse, totalsegmentator, binary.",
+        help="Ids in the masks, without --settings: verse, totalsegmentator, spider, "
+        "binary and others.",
+        rich_help_panel=DATA,
     ),
 ]
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split", help="80/10/10, 80/20 or all, by subject.", show_default=False
+        "--split",
+        help="80/10/10, 80/20, 80/20-of-train or all, by subject.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+Sampling = Annotated[
+    str | None,
+    typer.Option(
+        "--sampling",
+        help="oblique planes anywhere about the spine, the scan's own slices through "
+        "it, or the central one of each scan.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+Augmentations = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        metavar="NAMES",
+        help="How slices are varied, with commas between: rotation, scaling, warping, "
+        "reorienting, flip, cropping, thick-slices, intensity, smoothing, noise, "
+        "clamping; or all, or none.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="Row of the catalogue; 'spine models' lists them.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        help="Name of the model.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        help="spine, regions, vertebrae or mr (vertebrae, discs, canal).",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        metavar="NAME",
+        help="Another encoder, by its name in segmentation-models-pytorch.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attention",
+        help="Block that weighs the skips: none, sam, cbam or se.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Dropout = Annotated[
+    float | None,
+    typer.Option(
+        "--dropout",
+        help="Share of features dropped in the deep levels.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Pretrained = Annotated[
+    str | None,
+    typer.Option(
+        "--pretrained",
+        metavar="FILE",
+        help="ImageNet weights for the encoder: a file, or 'cache' for those that this "
+        "machine already holds. Nothing is downloaded.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Parent = Annotated[
+    str | None,
+    typer.Option(
+        "--parent",
+        help="Model to start from.",
+        show_default=False,
+        rich_help_panel=NETWORK,
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="How scans are prepared, if not as the network's paper does.",
+        show_default=False,
+        rich_help_panel=PREPARATION,
+    ),
+]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        "--views",
+        help="axial, sagittal, coronal, with commas between.",
+        show_default=False,
+        rich_help_panel=PREPARATION,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        min=16,
+        metavar="N",
+        help="Rows and columns that whole slices are resized to, as 256 or 128.",
+        show_default=False,
+        rich_help_panel=PREPARATION,
+    ),
+]
+Normalisation = Annotated[
+    str | None,
+    typer.Option(
+        "--normalisation",
+        help="zero-mean, zero-one, minus-one-one, maximum or none.",
+        show_default=False,
+        rich_help_panel=PREPARATION,
+    ),
+]
+Clamp = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--clamp",
+        metavar="LOW HIGH",
+        help="Limits for the values, as in -1000 800.",
+        show_default=False,
+        rich_help_panel=PREPARATION,
+    ),
+]
+Smoothing = Annotated[
+    float | None,
+    typer.Option(
+        "--smoothing",
+        min=0,
+        metavar="MM",
+        help="Standard deviation of a Gaussian; 0 for none.",
+        show_default=False,
+        rich_help_panel=PREPARATION,
     ),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Optimizer steps.", show_default=False),
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Optimizer steps.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help="Times that every slice is seen, in place of steps; with --sampling "
+        "slices or central.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Batch = Annotated[
     int | None,
-    typer.Option("--batch", min=1, help="Slices per step.", show_default=False),
+    typer.Option(
+        "--batch",
+        min=1,
+        help="Slices per step.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Accumulate = Annotated[
+    int | None,
+    typer.Option(
+        "--accumulate",
+        min=1,
+        help="Parts that a batch is learnt in, when memory is short.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Loss = Annotated[
     str | None,
@@ -62,31 +244,130 @@ Loss = Annotated[
         "--loss",
         help="cross-entropy, bce, dice, focal, bce-dice or cross-entropy-dice.",
         show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--focal-alpha",
+        help="Weight of the foreground in the focal loss.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Gamma = Annotated[
+    float | None,
+    typer.Option(
+        "--focal-gamma",
+        help="How much hard pixels count in the focal loss.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+LossWeights = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--loss-weights",
+        metavar="A B",
+        help="Weights of the two parts of a sum.",
+        show_default=False,
+        rich_help_panel=TRAINING,
     ),
 ]
 Optimizer = Annotated[
     str | None,
     typer.Option(
-        "--optimizer", help="adam, adamw, rmsprop or adamax.", show_default=False
+        "--optimizer",
+        help="adam, adamw, rmsprop or adamax.",
+        show_default=False,
+        rich_help_panel=TRAINING,
     ),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option("--learning-rate", help="Highest rate.", show_default=False),
+    typer.Option(
+        "--learning-rate",
+        help="Highest rate.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        help="Of the learning rate: constant, cosine or plateau.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--plateau-patience",
+        min=1,
+        help="Validations without gain after which the rate falls to a tenth.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Stopping = Annotated[
+    int | None,
+    typer.Option(
+        "--early-stopping",
+        min=1,
+        help="Validations without gain that end the training.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        help="The model of the last step, or of the best validation: last or best.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Every = Annotated[
     int | None,
     typer.Option(
-        "--validate-every", min=1, help="Steps between validations.", show_default=False
+        "--validate-every",
+        min=1,
+        help="Steps between validations; once an epoch, with --epochs.",
+        show_default=False,
+        rich_help_panel=TRAINING,
     ),
 ]
-Parent = Annotated[
+Precision = Annotated[
     str | None,
-    typer.Option("--parent", help="Model to start from.", show_default=False),
+    typer.Option(
+        "--precision",
+        help="auto, float32 or bfloat16.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic",
+        help="Refuse operations whose result may differ from run to run.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 OptionalSeed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Same seed, same draws.", show_default=False),
+    typer.Option(
+        "--seed",
+        min=0,
+        help="Same seed, same draws.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Restart = Annotated[
     bool,
@@ -99,19 +380,41 @@ def train(
     output: options.Output,
     *,
     settings: Settings = None,
+    scheme: Scheme = "verse",
+    split: Split = None,
+    sampling: Sampling = None,
+    augmentations: Augmentations = None,
     network: Network = None,
     name: Name = None,
     classes: Classes = None,
+    encoder: Encoder = None,
+    attention: Attention = None,
+    dropout: Dropout = None,
+    pretrained: Pretrained = None,
+    parent: Parent = None,
     recipe: Recipe = None,
-    scheme: Scheme = "verse",
-    split: Split = None,
+    views: Views = None,
+    size: Size = None,
+    normalisation: Normalisation = None,
+    clamp: Clamp = None,
+    smoothing: Smoothing = None,
     steps: Steps = None,
+    epochs: Epochs = None,
     batch: Batch = None,
+    accumulate: Accumulate = None,
     loss: Loss = None,
+    focal_alpha: Alpha = None,
+    focal_gamma: Gamma = None,
+    loss_weights: LossWeights = None,
     optimizer: Optimizer = None,
     learning_rate: Rate = None,
+    schedule: Schedule = None,
+    plateau_patience: Patience = None,
+    early_stopping: Stopping = None,
+    keep: Keep = None,
     validate_every: Every = None,
-    parent: Parent = None,
+    precision: Precision = None,
+    deterministic: Deterministic = None,
     device: options.Device = "auto",
     seed: OptionalSeed = None,
     restart: Restart = False,
@@ -122,32 +425,68 @@ def train(
     The output folder gets NAME.safetensors, which 'spine segment --model' takes,
     settings.json, split.json, curve.csv and curve.png, and checkpoint.pt. Run the
     same command again after an interruption to go on from the last checkpoint.
+
+    What is not given is as the network's paper has it where the catalogue says so
+    (preparation, views, size of slices), else as in the settings' defaults.
+
+    On several GPUs: torchrun --nproc-per-node N -m spinecli train ... with the same
+    options; the batch is shared among them.
     """
-    with render.command("train", as_json=as_json, cases=False) as run:
+    leads = os.environ.get("RANK", "0") == "0"
+    with render.command("train", as_json=as_json and leads, cases=False) as run:
         from engines.train import loop
         from engines.train.settings import prepared
 
         chosen = prepared(
             settings,
             scheme,
-            name=name,
-            network=network,
-            classes=classes,
-            recipe=recipe,
-            split=split,
-            steps=steps,
-            batch=batch,
-            loss=loss,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            seed=seed,
-            validate_every=validate_every,
-            parent=parent,
-            device=device,
+            {
+                "name": name,
+                "network": network,
+                "classes": classes,
+                "recipe": recipe,
+                "views": views.split(",") if views else None,
+                "size": size,
+                "normalisation": normalisation,
+                "clamp": clamp,
+                "smoothing_mm": smoothing,
+                "split": split,
+                "sampling": sampling,
+                "augmentations": _names(augmentations),
+                "pretrained": pretrained,
+                "parent": parent,
+                "steps": steps,
+                "epochs": epochs,
+                "batch": batch,
+                "accumulate": accumulate,
+                "loss": loss,
+                "focal_alpha": focal_alpha,
+                "focal_gamma": focal_gamma,
+                "loss_weights": loss_weights,
+                "optimizer": optimizer,
+                "learning_rate": learning_rate,
+                "schedule": schedule,
+                "plateau_patience": plateau_patience,
+                "early_stopping": early_stopping,
+                "keep": keep,
+                "validate_every": validate_every,
+                "precision": precision,
+                "deterministic": deterministic,
+                "device": device,
+                "seed": seed,
+            },
+            {"encoder": encoder, "attention": attention, "dropout": dropout},
         )
         command = shlex.join(["spine", *sys.argv[1:]])
         events = loop.train(chosen, data, output, resume=not restart, command=command)
-        with progress.steps(chosen.steps) as bar:
+        with progress.steps() as bar:
             for event in events:
-                bar.told(event.step, event.line())
+                bar.told(event.step, event.steps, event.line())
                 run.facts["last"] = event.as_json()
+
+
+def _names(given: str | None) -> list[str] | None:
+    """Return the names in a list with commas; ``none`` is an empty one."""
+    if given is None:
+        return None
+    return [name for name in given.split(",") if name != "none"]

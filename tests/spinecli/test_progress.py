@@ -108,7 +108,7 @@ def test_the_bar_prints_only_what_needs_attention(
 def test_steps_of_a_training_in_a_log() -> None:
     console = plain()
 
-    with progress.steps(10, to=console) as bar:
-        bar.told(5, "step 5/10: loss 0.5000 [x]")
+    with progress.steps(to=console) as bar:
+        bar.told(5, 10, "step 5/10: loss 0.5000 [x]")
 
     assert written(console) == "step 5/10: loss 0.5000 [x]\n"

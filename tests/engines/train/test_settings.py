@@ -51,6 +51,6 @@ def test_missing_file_is_a_settings_error(tmp_path: Path) -> None:
 def test_options_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "some.toml"
     path.write_text("steps = 5\nseed = 1\n")
-    changed = settings.prepared(path, "binary", steps=7, seed=None)
+    changed = settings.prepared(path, "binary", {"steps": 7, "seed": None}, {})
     assert (changed.steps, changed.seed) == (7, 1)
     assert changed.sources == (settings.Source(path=".", scheme="binary"),)

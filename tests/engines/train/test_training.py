@@ -11,7 +11,7 @@ import torch
 
 from engines.errors import MaskError, SettingsError, TrainingError
 from engines.networks.manifest import load_model
-from engines.train import data, loop, sampling
+from engines.train import data, feeder, loop, sampling
 from engines.train.losses import IGNORED
 from engines.train.settings import Augment, Source, TrainSettings
 
@@ -163,7 +163,7 @@ def test_slices_are_prepared_as_segment_prepares_scans(name: str) -> None:
     )
     image, _ = sampling.cut(subject, pose, 128)
     assert image is not None
-    cut = loop.prepared(image, subject, RECIPES[name])
+    cut = feeder.prepared(image, subject, RECIPES[name])
     middle = whole.values.shape[2] // 2
     seen = whole.values[64:-64, 64:-64, middle]
     assert np.corrcoef(cut.ravel(), seen.ravel())[0, 1] > 0.98
@@ -175,7 +175,7 @@ def test_a_slice_follows_its_seed_alone() -> None:
     pairs = {p.name: p for p in data.find_pairs(DATA, settings)}
     subject = data.load(pairs["tptbox"], settings)
     first, again, other = (
-        loop.slice_for(subject, settings, 64, np.random.default_rng(seed))
+        feeder.example(subject, settings, 64, np.random.default_rng(seed))
         for seed in (5, 5, 6)
     )
     np.testing.assert_array_equal(first[0], again[0])
@@ -195,7 +195,7 @@ def test_synthetic_slices_show_bone_where_the_mask_is(tmp_path: Path) -> None:
     subject = data.load(pair, settings)
     brighter = 0
     for seed in range(20):
-        image, target = loop.slice_for(
+        image, target = feeder.example(
             subject, settings, 64, np.random.default_rng(seed)
         )
         assert image.min() >= 0
