@@ -316,11 +316,11 @@ def _image(
     if is_label_map(path):
         search.label_maps += 1
         return
-    files = (path, *_voxel_file(path))
+    files = (path, *voxel_file(path))
     yield Found(place.name_of(path), place.shown / path.name, files, held=held)
 
 
-def _voxel_file(path: Path) -> tuple[Path, ...]:
+def voxel_file(path: Path) -> tuple[Path, ...]:
     """Return the file that a ``.mhd`` header names for its voxels."""
     if suffix_of(path) != ".mhd":
         return ()

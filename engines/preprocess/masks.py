@@ -29,6 +29,9 @@ VERTEBRA_KINDS = ("vert", "body")
 SPINE_KIND = "spine"
 """The kind of mask that says where bone of the spine is, not which."""
 
+UNSCORED = 255
+"""Id of voxels that training leaves out of account."""
+
 RAWDATA, DERIVATIVES = "rawdata", "derivatives"
 """Folders of scans and of their masks in the VerSe data sets."""
 
@@ -100,6 +103,19 @@ def check_choice(scheme: str, classes: str) -> None:
     if scheme == "binary" and classes in ("regions", "vertebrae"):
         msg = f"a binary mask does not tell {classes} apart"
         raise SettingsError(msg, hint="Choose --classes spine, or another --scheme.")
+
+
+def mapped_scored(voxels: NDArray[Any], kind: str, *, classes: str) -> NDArray[Any]:
+    """Return a mask of VerSe ids as ``mapped`` does, in which ``UNSCORED`` stays.
+
+    Raises:
+        MaskError: an id that VerSe does not have.
+    """
+    aside = voxels == UNSCORED
+    scored = np.where(aside, BACKGROUND, voxels) if aside.any() else voxels
+    made = mapped(scored, kind, scheme="verse", classes=classes)
+    made[aside] = UNSCORED
+    return made
 
 
 def mapped(

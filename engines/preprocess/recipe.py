@@ -111,11 +111,26 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 source="CT family 2: Attention LinkNet-152, Sci Rep 2025",
             ),
             Recipe(
+                "attention-linknet-cubes",
+                spacing_mm=2.0,
+                clamp=(-1000.0, 800.0),
+                smoothing_mm=0.75,
+                normalisation="zero-one",
+                source="this project: as linknet-2025, for cubes",
+            ),
+            Recipe(
                 "chasppra-2023",
                 size=256,
                 clamp=(-1000.0, 800.0),
                 normalisation="minus-one-one",
                 source="CT family 3: CHASPPRAU-Net and 3D MRU-Net, Diagnostics 2023",
+            ),
+            Recipe(
+                "mru-net-cubes",
+                spacing_mm=2.0,
+                clamp=(-1000.0, 800.0),
+                normalisation="minus-one-one",
+                source="this project: as chasppra-2023, for cubes",
             ),
             Recipe(
                 "lumbar-mr-2025",

@@ -9,8 +9,12 @@ from engines.errors import SettingsError
 FRACTIONS: Mapping[str, tuple[float, float, float]] = {
     "80/10/10": (0.8, 0.1, 0.1),
     "80/20": (0.8, 0.2, 0.0),
+    "80/20-of-train": (0.64, 0.16, 0.2),
 }
-"""Name -> shares of training, validation and test."""
+"""Name -> shares of training, validation and test.
+
+"80/20-of-train" holds out a fifth to test, then a fifth of the rest to validate.
+"""
 
 PARTS = ("train", "val", "test")
 

@@ -3,16 +3,18 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
 from engines import __version__, batch
-from engines.errors import InputError, MaskError, NameClashError, SettingsError
+from engines.errors import MaskError, SettingsError
 from engines.files import require_writable, sha256_of, write_bytes, write_json
-from engines.preprocess import export, masks, split
+from engines.geometry import Grid
+from engines.preprocess import cases, export, layouts, masks, split
+from engines.preprocess.cases import Case
 from engines.preprocess.checks import require_scan
 from engines.preprocess.modality import require_modality
 from engines.preprocess.prepare import Prepared, prepare, prepare_mask
@@ -20,8 +22,8 @@ from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.scans import Found, find_scans, read_case
-from engines.volume import Volume, nifti_bytes, read_mask
+from engines.scans import find_scans, read_case
+from engines.volume import Volume, nifti_bytes
 
 Slices = Literal["all", "central"]
 Format = Literal["nifti", "npz"]
@@ -31,6 +33,9 @@ RECORD = "preprocess"
 SPLIT_FILE = "split.json"
 THREADS = 2
 
+LISTED = 5
+"""So many names are listed in a note."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrepareSettings:
@@ -39,27 +44,34 @@ class PrepareSettings:
     Attributes:
         recipe: what is done to the scans.
         classes: what the ids of masks are mapped to, one of ``masks.CLASS_CHOICES``.
-        scheme: how the vertebrae in the masks are numbered.
+        scheme: how the vertebrae in the masks are numbered; None for the layout's
+            own scheme, which is VerSe's without a layout.
         slices: ``all``, or the ``central`` sagittal one.
         format: ``nifti``, or ``npz`` for compact arrays.
         split: name of a split to write, None for no split file.
         seed: of the split.
         threads: that read, and that write.
         overwrite: redo cases that are done.
+        layout: of the data set, one of ``layouts.LAYOUTS``, or None for scans with
+            their masks beside them.
+        modality_told: take the modality that the data set tells of a scan, where it
+            does, in place of the recipe's.
     """
 
     recipe: Recipe
     classes: str = "as-they-are"
-    scheme: str = "verse"
+    scheme: str | None = None
     slices: str = "all"
     format: str = "nifti"
     split: str | None = None
     seed: int = 0
     threads: int = THREADS
     overwrite: bool = False
+    layout: str | None = None
+    modality_told: bool = True
 
     def __post_init__(self) -> None:
-        masks.check_choice(self.scheme, self.classes)
+        masks.check_choice(self.numbering, self.classes)
         if self.split is not None:
             split.fractions_of(self.split)
         for value, known, option in (
@@ -70,38 +82,18 @@ class PrepareSettings:
                 msg = f"{option} cannot be {value!r}"
                 raise SettingsError(msg, hint=f"Choose one of: {', '.join(known)}.")
 
+    @property
+    def numbering(self) -> str:
+        """The scheme of the masks, one of ``labels.SCHEMES``."""
+        return layouts.scheme_of(self.layout, self.scheme)
+
     def as_json(self) -> dict[str, Any]:
         """Return all that the files depend on."""
         keys = ("classes", "scheme", "slices", "format")
-        chosen = {key: value for key, value in asdict(self).items() if key in keys}
-        return {"recipe": self.recipe.as_json(), **chosen}
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A scan with where its files go.
-
-    Attributes:
-        target: ``NAME`` in paths like ``NAME_ct.nii.gz``, below the output folder.
-        ending: ``_ct`` or ``_mr``, as the scan's own name has it.
-        masks: kind -> path.
-    """
-
-    found: Found
-    target: PurePosixPath
-    ending: str
-    masks: Mapping[str, Path] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.found.name
-
-    @property
-    def subject(self) -> str:
-        """Whom the scan shows; DICOM is filed by patient, in the topmost folder."""
-        if self.found.stack is not None:
-            return self.target.parts[0]
-        return split.subject_of(str(self.target))
+        held = asdict(self) | {"scheme": self.numbering}
+        chosen = {key: value for key, value in held.items() if key in keys}
+        layout = {"layout": self.layout} if self.layout else {}
+        return {"recipe": self.recipe.as_json(), **chosen, **layout}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +126,7 @@ class PrepareRun:
         """Find the scans and check what can be checked before the first of them.
 
         Args:
-            source: folder of scans, or one scan.
+            source: folder of scans, or one scan; with a layout, the data set.
             output: where the prepared scans go.
             settings: how to prepare them.
             include: globs of names to take; empty takes all.
@@ -144,20 +136,27 @@ class PrepareRun:
 
         Raises:
             SettingsError: the originals lie in ``output`` or below it.
+            InputError: ``source`` is not laid out as the settings say.
         """
-        if source.resolve().is_relative_to(output.resolve()):
-            msg = f"{output} holds the originals, which might be overwritten"
-            raise SettingsError(msg, hint="Give another output folder.")
+        _require_apart(output, [source])
         self.output = output
         self.settings = settings
         self.told = told
-        found = find_scans([source], include, exclude, avoid=output)
-        self.cases = [_case(one, settings.recipe.modality) for one in found]
+        self.notes: list[Note] = []
+        self.cases = self._find(source, include, exclude)
+        recipes = {case.recipe for case in self.cases if case.found.problem is None}
+        if len(recipes) == 1:
+            self.settings = replace(settings, recipe=recipes.pop())
+        self._leaves_out_empty = (
+            settings.layout is not None
+            and layouts.row_of(settings.layout).leaves_out_empty
+        )
+        self._left_out: list[str] = []
         self._by_name = {case.name: case for case in self.cases}
-        self._problems = _clashes(self.cases)
+        self._problems = cases.clashes(self.cases)
         self._made_from: dict[str, dict[str, Any]] = {}
         self._log = RunLog(
-            output, {"command": command, "settings": settings.as_json()}, RECORD
+            output, {"command": command, "settings": self.settings.as_json()}, RECORD
         )
 
     def results(self) -> Iterator[CaseResult]:
@@ -168,15 +167,15 @@ class PrepareRun:
         """
         require_writable(self.output)
         started = time.monotonic()
-        usable: list[_Case] = []
-        todo: list[_Case] = []
+        usable: list[Case] = []
+        todo: list[Case] = []
         try:
             for case in self.cases:
                 settled = self._skip_or_refuse(case)
                 if settled is None:
                     todo.append(case)
                     continue
-                if settled.status == "skipped":
+                if settled.outputs:
                     usable.append(case)
                 self._log.add(settled)
                 yield settled
@@ -185,17 +184,46 @@ class PrepareRun:
                     usable.append(self._by_name[result.name])
                 yield result
         finally:
-            self._log.finish(seconds=round(time.monotonic() - started, 2))
+            self._note_left_out()
+            notes = [note.as_json() for note in self.notes]
+            facts = {"notes": notes} if notes else {}
+            self._log.finish(seconds=round(time.monotonic() - started, 2), **facts)
         self._write_split(usable)
 
-    def _batch(self, todo: Sequence[_Case]) -> Iterator[CaseResult]:
+    def _find(
+        self, source: Path, include: Sequence[str], exclude: Sequence[str]
+    ) -> list[Case]:
+        how, avoid = self.settings, self.output
+        if how.layout is None:
+            found = find_scans([source], include, exclude, avoid=avoid)
+            return [cases.beside(one, how.recipe) for one in found]
+        held = layouts.find_cases(
+            how.layout, source, how.numbering, include, exclude, avoid
+        )
+        self.notes += held.notes
+        for one in held.cases:
+            files = [path for mask in one.masks.values() for path in mask.files]
+            _require_apart(avoid, [one.path, *files])
+        told = how.modality_told
+        return [cases.laid_out(c, how.recipe, modality_told=told) for c in held.cases]
+
+    def _note_left_out(self) -> None:
+        """Name the cases that show no spine, in one line for all."""
+        names = sorted(self._left_out)
+        count, first = len(names), ", ".join(names[:LISTED])
+        if count:
+            more = f" and {count - LISTED} more" if count > LISTED else ""
+            told = f"{count} of {len(self.cases)} cases show no spine and were left out"
+            self.notes.append(Note("no_spine", f"{told}: {first}{more}"))
+
+    def _batch(self, todo: Sequence[Case]) -> Iterator[CaseResult]:
         jobs = [batch.Job(c.name, str(c.found.path), self.told) for c in todo]
         steps = batch.Steps(read=self._read, work=self._work, write=self._write)
         yield from batch.run(
             jobs, steps, threads=self.settings.threads, finished=self._log.add
         )
 
-    def _skip_or_refuse(self, case: _Case) -> CaseResult | None:
+    def _skip_or_refuse(self, case: Case) -> CaseResult | None:
         where = str(case.found.path)
         problem = case.found.problem or self._problems.get(case.name)
         if problem is not None:
@@ -203,6 +231,9 @@ class PrepareRun:
             return CaseResult(case.name, where, "failed", error=error)
         if self.settings.overwrite or case.name not in self._log.earlier:
             return None
+        earlier = self._log.earlier[case.name]
+        if earlier.get("left_out") and earlier["made_from"] == self._fingerprint(case):
+            return self._without_spine(case)
         record = self._log.made_by(case.name, self._fingerprint(case))
         if record is None:
             return None
@@ -215,41 +246,74 @@ class PrepareRun:
             case.name, where, "skipped", outputs, warnings=notes, details=details
         )
 
-    def _fingerprint(self, case: _Case) -> dict[str, Any]:
+    def _settings(self, case: Case) -> PrepareSettings:
+        """Return how a case is prepared."""
+        return replace(self.settings, recipe=case.recipe)
+
+    def _fingerprint(self, case: Case) -> dict[str, Any]:
         """Return all that the result depends on; files are hashed once."""
         if case.name not in self._made_from:
             try:
-                content = sha256_of(*case.found.files, *case.masks.values())
+                held = (path for mask in case.masks.values() for path in mask.contents)
+                content = sha256_of(*case.found.files, *held)
             except OSError:
                 content = "unreadable"
+            ids = {kind: mask.as_json() for kind, mask in case.masks.items()}
             self._made_from[case.name] = {
                 "input_sha256": content,
                 "masks": list(case.masks),
-                "settings": self.settings.as_json(),
+                "settings": self._settings(case).as_json(),
                 "version": __version__,
+                **({"ids": ids} if self.settings.layout else {}),
             }
         return self._made_from[case.name]
 
-    def _read(self, job: batch.Job) -> _Read:
+    def _without_spine(
+        self, case: Case, seconds: Mapping[str, float] | None = None
+    ) -> CaseResult:
+        """Return the record of a case that is left out, and count it."""
+        self._left_out.append(case.name)
+        return CaseResult(
+            case.name,
+            str(case.found.path),
+            "skipped",
+            seconds=seconds or {},
+            details={"made_from": self._fingerprint(case), "left_out": "no_spine"},
+        )
+
+    def _read(self, job: batch.Job) -> _Read | None:
+        """Return a scan with its masks, None for one that is to be left out."""
         case = self._by_name[job.name]
         with job.timed("read"):
+            early = self._read_masks(case, job) if self._leaves_out_empty else None
+            if early is not None and not any(m.voxels.any() for m in early.values()):
+                return None
             scan, notes = read_case(case.found)
             job.notes += notes
             require_scan(scan, case.found.path.name)
             scan = to_hounsfield(scan)
-            modality = self.settings.recipe.modality
-            job.notes += require_modality(scan, modality, force=True)
-            read = {kind: read_mask(path) for kind, path in case.masks.items()}
+            job.notes += require_modality(scan, case.recipe.modality, force=True)
+            held = self._read_masks(case, job) if early is None else early
             self._fingerprint(case)
-        return _Read(scan, read)
+        return _Read(scan, held)
 
-    def _work(self, job: batch.Job, read: _Read) -> _Done:
-        case, settings = self._by_name[job.name], self.settings
+    def _read_masks(self, case: Case, job: batch.Job) -> Mapping[str, Volume]:
+        read: dict[str, Volume] = {}
+        for kind, mask in case.masks.items():
+            read[kind], told = mask.read()
+            job.notes += told
+        return read
+
+    def _work(self, job: batch.Job, read: _Read | None) -> _Done | None:
+        if read is None:
+            return None
+        case = self._by_name[job.name]
+        settings = self._settings(case)
         with job.timed("prepare"):
             prepared = prepare(read.scan, remaining(settings.recipe, read.scan))
             volume = prepared.volume
             held: Mapping[str, NDArray[Any]] = {
-                kind: self._mask(case.masks[kind], kind, mask, read.scan, volume)
+                kind: self._mask(case, kind, mask, read.scan.grid, volume.grid)
                 for kind, mask in read.masks.items()
             }
             for kind, mask in held.items():
@@ -260,19 +324,22 @@ class PrepareRun:
         return _Done(prepared, volume, held)
 
     def _mask(
-        self, path: Path, kind: str, mask: Volume, scan: Volume, prepared: Volume
+        self, case: Case, kind: str, mask: Volume, scan: Grid, prepared: Grid
     ) -> NDArray[Any]:
-        settings = self.settings
+        how = self._settings(case)
         try:
-            near = prepare_mask(mask, scan.grid, prepared.grid, settings.recipe)
-            return masks.mapped(
-                near, kind, scheme=settings.scheme, classes=settings.classes
-            )
+            near = prepare_mask(mask, scan, prepared, how.recipe)
+            if how.layout:
+                return masks.mapped_scored(near, kind, classes=how.classes)
+            return masks.mapped(near, kind, scheme=how.numbering, classes=how.classes)
         except MaskError as error:
-            raise MaskError(f"{path.name}: {error}", hint=error.hint) from None
+            name = case.masks[kind].name
+            raise MaskError(f"{name}: {error}", hint=error.hint) from None
 
-    def _write(self, job: batch.Job, done: _Done) -> CaseResult:
+    def _write(self, job: batch.Job, done: _Done | None) -> CaseResult:
         case = self._by_name[job.name]
+        if done is None:
+            return self._without_spine(case, job.seconds)
         with job.timed("write"):
             outputs = self._files(case, done)
             for path, content in outputs.values():
@@ -284,9 +351,9 @@ class PrepareRun:
         paths = {kind: str(path) for kind, (path, _) in outputs.items()}
         return job.done(paths, details)
 
-    def _files(self, case: _Case, done: _Done) -> dict[str, tuple[Path, bytes]]:
+    def _files(self, case: Case, done: _Done) -> dict[str, tuple[Path, bytes]]:
         """Return kind of output -> path and content, the scan last."""
-        settings, volume = self.settings, done.volume
+        settings, volume = self._settings(case), done.volume
         base = self.output / case.target
         if settings.format == "npz":
             arrays = export.stacked(volume, done.masks, settings.recipe.modality)
@@ -306,7 +373,7 @@ class PrepareRun:
         files["scan"] = path, content
         return files
 
-    def _write_split(self, usable: Sequence[_Case]) -> None:
+    def _write_split(self, usable: Sequence[Case]) -> None:
         """Write which of the prepared scans belong to which part, by subject."""
         if self.settings.split is None or not usable:
             return
@@ -338,28 +405,8 @@ def prepare_tree(
     yield from PrepareRun(source, output, settings).results()
 
 
-def _case(found: Found, modality: str) -> _Case:
-    base = masks.base_of(found.name)
-    target, ending = PurePosixPath(base), found.name[len(base) :] or f"_{modality}"
-    if found.problem is not None:
-        return _Case(found, target, ending)
-    try:
-        return _Case(found, target, ending, masks.masks_of(found.path))
-    except MaskError as error:
-        broken = Found(found.name, found.path, found.files, error)
-        return _Case(broken, target, ending)
-
-
-def _clashes(cases: Sequence[_Case]) -> dict[str, InputError]:
-    """Return case name -> problem, for cases whose files would have the same names."""
-    by_target: defaultdict[PurePosixPath, list[_Case]] = defaultdict(list)
-    for case in cases:
-        by_target[case.target].append(case)
-    problems: dict[str, InputError] = {}
-    for target, same in by_target.items():
-        if len(same) > 1:
-            told = " and ".join(str(case.found.path) for case in same)
-            msg = f"{told} would both be called {target}"
-            error = NameClashError(msg, hint="Take one of them, with --include.")
-            problems |= {case.name: error for case in same}
-    return problems
+def _require_apart(output: Path, originals: Sequence[Path]) -> None:
+    inside = output.resolve()
+    if any(path.resolve().is_relative_to(inside) for path in originals):
+        msg = f"{output} holds the originals, which might be overwritten"
+        raise SettingsError(msg, hint="Give another output folder.")

@@ -14,7 +14,7 @@ Source = Annotated[
     Path,
     typer.Argument(
         metavar="IN",
-        help="Folder of scans, with their masks beside them.",
+        help="Folder of scans, with their masks beside them, or what --from says.",
         show_default=False,
     ),
 ]
@@ -24,6 +24,16 @@ Target = Annotated[
         metavar="OUT",
         help="Folder for the prepared scans; it may not hold IN.",
         file_okay=False,
+        show_default=False,
+    ),
+]
+Layout = Annotated[
+    Literal["verse", "spider", "totalsegmentator", "nnunet", "pairs"] | None,
+    typer.Option(
+        "--from",
+        help="Take IN as a data set that is laid out so, as it was downloaded; pairs "
+        "are images/X with masks/X, X with X_mask, or a CSV file with the columns "
+        "image,mask[,name[,subject]]. Masks get VerSe ids.",
         show_default=False,
     ),
 ]
@@ -111,8 +121,21 @@ Classes = Annotated[
     ),
 ]
 Scheme = Annotated[
-    Literal["verse", "totalsegmentator", "binary"],
-    typer.Option("--scheme", help="How the vertebrae in the masks are numbered."),
+    Literal[
+        "verse",
+        "totalsegmentator",
+        "totalsegmentator-v1",
+        "totalsegmentator-mr",
+        "totalspineseg",
+        "spider",
+        "binary",
+    ]
+    | None,
+    typer.Option(
+        "--scheme",
+        help="How the vertebrae in the masks are numbered: verse unless --from says.",
+        show_default=False,
+    ),
 ]
 Slices = Annotated[
     Literal["all", "central"],
@@ -123,10 +146,11 @@ Format = Annotated[
     typer.Option("--format", help="NIfTI, or compact arrays in NumPy's format."),
 ]
 Split = Annotated[
-    Literal["80/10/10", "80/20"] | None,
+    Literal["80/10/10", "80/20", "80/20-of-train"] | None,
     typer.Option(
         "--split",
-        help="Deal the subjects to training, validation and test, in split.json.",
+        help="Deal the subjects to training, validation and test, in split.json; "
+        "80/20-of-train tests on 20 % and validates on 20 % of the rest.",
         show_default=False,
     ),
 ]
@@ -137,6 +161,7 @@ def preprocess(
     output: Target,
     recipe: Recipe = None,
     *,
+    layout: Layout = None,
     modality: Modality = None,
     orientation: Orientation = None,
     spacing: Spacing = None,
@@ -146,7 +171,7 @@ def preprocess(
     normalisation: Normalisation = None,
     binary: Binary = False,
     classes: Classes = None,
-    scheme: Scheme = "verse",
+    scheme: Scheme = None,
     slices: Slices = "all",
     file_format: Format = "nifti",
     split: Split = None,
@@ -164,6 +189,12 @@ def preprocess(
     voxel. Names stay, so that OUT is a data folder again; OUT/preprocess.json
     records what was done to each scan. So does the header of a prepared scan, from
     which 'spine segment' knows how to undo the normalisation.
+
+    With --from, IN is a data set as it was downloaded, and its files are found by
+    the rules of that data set: 'spine preprocess VERSE OUT --from verse' makes a
+    folder to train on. Discs and canal of SPIDER come as NAME_seg-mr_msk.nii.gz.
+    An image without its mask, or a mask without its image, is a failed case;
+    TotalSegmentator's scans without any spine are left out and counted.
 
     A scan that cannot be used is named with its reason and the others go on. Run
     the same command again after an interruption: what is done with the same input
@@ -186,7 +217,17 @@ def preprocess(
         )
         mapping = masks.choose(binary=binary, classes=classes)
         settings = PrepareSettings(
-            how, mapping, scheme, slices, file_format, split, seed, jobs, overwrite
+            how,
+            mapping,
+            scheme,
+            slices,
+            file_format,
+            split,
+            seed,
+            jobs,
+            overwrite,
+            layout,
+            modality_told=recipe is None and modality is None,
         )
         with progress.batch() as bar:
             work = PrepareRun(
@@ -198,8 +239,9 @@ def preprocess(
                 command=shlex.join(["spine", *sys.argv[1:]]),
                 told=bar.stage,
             )
+            run.warnings = work.notes
             bar.expect(len(work.cases))
-            run.facts["recipe"] = how.as_json()
+            run.facts["recipe"] = work.settings.recipe.as_json()
             for result in work.results():
                 run.add(result)
                 bar.finished(result)

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from engines.labels import SCHEMES
 from engines.preprocess import recipe
+from engines.preprocess.layouts import LAYOUTS
 from engines.preprocess.masks import CLASS_CHOICES
 from engines.preprocess.split import FRACTIONS
 from engines.preprocess.tree import Format, Slices
 from engines.volume import Volume
 from spinecli.app import app
 from spinecli.commands import preprocess
+from tests import data_sets
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -125,6 +128,8 @@ def test_unknown_recipe_is_told_the_known_ones(source: Path, tmp_path: Path) -> 
         ("--format", "png"),
         ("--normalisation", "z"),
         ("--clamp", 5),
+        ("--from", "bids"),
+        ("--from", "spider", "--scheme", "verse"),
     ],
     ids=str,
 )
@@ -153,10 +158,82 @@ def test_choices_are_those_of_the_engine() -> None:
     assert choices(preprocess.Normalisation) == set(recipe.NORMALISATION_NAMES)
     assert choices(preprocess.Modality) == set(recipe.MODALITIES)
     assert choices(preprocess.Split) == set(FRACTIONS)
+    assert choices(preprocess.Layout) == set(LAYOUTS)
+    assert choices(preprocess.Scheme) == set(SCHEMES)
     assert choices(preprocess.Slices) == set(get_args(Slices))
     assert choices(preprocess.Format) == set(get_args(Format))
     both = choices(preprocess.Classes) | {"binary", "as-they-are"}
     assert both == set(CLASS_CHOICES)
+
+
+def test_a_data_set_as_downloaded(tmp_path: Path) -> None:
+    source = data_sets.spider(tmp_path / "in").source
+    result = run(
+        *(source, tmp_path / "out", "--from", "spider", "--classes", "vertebrae"),
+        *("--split", "80/20-of-train", "--seed", 1, "--json"),
+    )
+
+    told = record(result)
+    assert result.exit_code == 0, result.stderr
+    assert told["recipe"]["modality"] == "mr"
+    assert [case["name"] for case in told["cases"]] == [
+        *("sub-10_t2", "sub-1_t1", "sub-1_t2_SPACE")
+    ]
+    outputs = told["cases"][1]["outputs"]
+    assert set(outputs) == {"scan", "mask-vert", "mask-mr"}
+    assert Path(outputs["scan"]).name == "sub-1_t1_mr.nii.gz"
+    split = json.loads((tmp_path / "out" / "split.json").read_text())
+    assert split["fractions"] == [0.64, 0.16, 0.2]
+    assert sum(len(split[part]) for part in ("train", "val", "test")) == 3
+    kept = json.loads((tmp_path / "out" / "preprocess.json").read_text())
+    assert kept["settings"]["layout"] == "spider"
+    assert kept["settings"]["scheme"] == "spider"
+
+
+def test_recipe_and_modality_go_before_what_the_data_set_tells(tmp_path: Path) -> None:
+    source = data_sets.totalsegmentator_mr(tmp_path / "in").source
+    run(source, tmp_path / "told", "--from", "totalsegmentator")
+    run(source, tmp_path / "said", "--from", "totalsegmentator", "--modality", "ct")
+    mr = ("--from", "totalsegmentator", "--recipe", "lumbar-mr-2025")
+    run(source, tmp_path / "recipe", *mr)
+
+    assert (tmp_path / "told" / "s0004_mr.nii.gz").is_file()
+    assert (tmp_path / "said" / "s0004_ct.nii.gz").is_file()
+    shown = Volume.read(tmp_path / "recipe" / "s0004_mr.nii.gz")
+    assert shown.grid.shape[1:] == (128, 128)
+
+
+def test_scans_without_spine_are_one_warning(tmp_path: Path) -> None:
+    source = data_sets.totalsegmentator(tmp_path / "in").source
+    told = run(source, tmp_path / "out", "--from", "totalsegmentator")
+    again = run(source, tmp_path / "out", "--from", "totalsegmentator", "--json")
+
+    line = "1 of 2 cases show no spine and were left out: s0002"
+    assert told.exit_code == 0
+    assert told.stderr.count(line) == 1
+    assert record(again)["warnings"] == [{"code": "no_spine", "message": line}]
+    assert "1 done, 1 skipped" in told.stderr
+
+
+def test_another_kind_of_folder_is_a_fatal_error(source: Path, tmp_path: Path) -> None:
+    result = run(source, tmp_path / "out", "--from", "nnunet", "--json")
+
+    told = record(result)
+    assert result.exit_code == 1
+    assert told["error"]["code"] == "not_found"
+    assert "no dataset.json in" in told["error"]["message"]
+    assert "DatasetXXX" in told["error"]["hint"]
+
+
+def test_bad_pairs_are_named_and_the_others_done(tmp_path: Path) -> None:
+    table = data_sets.pairs_table(tmp_path / "in").source
+    with table.open("a") as file:
+        file.write("a/x.nii.gz,a/none.nii.gz,lost,\n")
+    result = run(table, tmp_path / "out", "--from", "pairs", "--scheme", "verse")
+
+    assert result.exit_code == 3
+    assert "3 done, 1 failed" in result.stderr
+    assert "cases.csv, line 5: no mask" in result.stderr
 
 
 def test_help_loads_nothing_heavy() -> None:
