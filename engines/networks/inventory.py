@@ -1,7 +1,7 @@
 """What can be used here: model files and the networks that have none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,16 @@ class Entry:
     parent: Mapping[str, str] | None
     training: Mapping[str, Any]
     problem: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
         told: dict[str, Any] = {"parameters": None, "gflop_per_slice": None}
         if self.architecture:
             classes = len(self.classes)
-            told = describe_network(self.architecture, classes, SLICE_PIXELS)
+            told = describe_network(
+                self.architecture, classes, SLICE_PIXELS, self.options
+            )
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -50,6 +53,7 @@ class Entry:
             "classes": dict(self.classes),
             "modality": self.modality,
             "views": list(self.views),
+            "options": dict(self.options),
             **told,
             "size_bytes": self.path.stat().st_size if self.path else None,
             "licence": self.licence,
@@ -131,6 +135,7 @@ def _of_file(one: shelf.Shelved) -> Entry:
         held.metrics,
         held.parent,
         held.training,
+        options=held.options,
     )
 
 

@@ -44,7 +44,8 @@ class Manifest:
         views: planes whose slices it was trained on.
         recipe: how a scan is prepared for it.
         patch: rows and columns of the smallest slices it was trained on; smaller
-            ones are filled up to this.
+            ones are filled up to this. For a network in three dimensions, the edge
+            of its cubes.
         channels: convolution -> (input, output) channels, as built.
         licence: licence of the weights.
         training: settings, data with origins and licences, steps, command.
@@ -100,6 +101,11 @@ class Model:
     def classes(self) -> int:
         """Number of output channels, background included."""
         return len(self.manifest.classes)
+
+    @property
+    def dimensions(self) -> int:
+        """2 for a network that sees slices, 3 for one that sees cubes."""
+        return catalog.find(self.manifest.architecture).dimensions
 
     @property
     def stride(self) -> int:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines import __version__, batch
+from engines import __version__, batch, labels
 from engines.errors import SettingsError, SpineError
 from engines.files import require_writable, sha256_of, write_bytes, write_text
 from engines.geometry import Grid
-from engines.networks import shelf
+from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
 from engines.preprocess import orient
 from engines.preprocess import prepare as steps
@@ -32,11 +32,12 @@ from engines.runlog import RunLog
 from engines.runtimes.choose import PRECISIONS, Choice, choose
 from engines.runtimes.devices import pick
 from engines.scans import Found, find_scans, read_case
-from engines.segment import clean, fuse, locate, native, slices, views
+from engines.segment import clean, cubes, fuse, locate, native, slices, views
 from engines.segment.native import UNCERTAIN
 from engines.volume import Volume, write_nifti
 
 MASK_SUFFIX = "_seg-spine_msk.nii.gz"
+VERTEBRAE_SUFFIX = "_seg-vert_msk.nii.gz"
 PREVIEW_SUFFIX = "_preview.png"
 PROBE_SLICES = 2
 """Slices of each view that the parity gate looks at."""
@@ -135,9 +136,16 @@ def frame_for(model: Model, prepared: Prepared) -> slices.Frame:
 
 
 def probe(
-    prepared: Prepared, planes: Sequence[str], frame: slices.Frame
+    prepared: Prepared, model: Model, planes: Sequence[str]
 ) -> list[torch.Tensor]:
-    """Return for the gate a batch (N, 1, H, W) per view of slices with much bone."""
+    """Return for the gate what the network is tried on.
+
+    It is a batch (N, 1, H, W) per view of slices with much bone, or one cube.
+    """
+    if model.dimensions == 3:
+        edge = cube_edge(model)
+        return [cubes.middle(prepared.values, edge, prepared.empty)]
+    frame = frame_for(model, prepared)
     chosen = []
     for view in planes:
         stacked = views.stack(prepared.values, view)
@@ -145,6 +153,12 @@ def probe(
         best = np.argsort(bone, kind="stable")[::-1][:: max(1, len(bone) // 8)]
         chosen.append(frame.put(stacked[best[:PROBE_SLICES]]))
     return chosen
+
+
+def cube_edge(model: Model) -> int:
+    """Return the edge in voxels of the cubes that a network in 3D is given."""
+    stride = model.stride
+    return -(-max(model.manifest.patch, stride) // stride) * stride
 
 
 def segment_prepared(
@@ -157,6 +171,38 @@ def segment_prepared(
     mark_uncertain: bool = False,
 ) -> Segmented:
     """Label one prepared scan on its own grid."""
+    if model.dimensions == 3:
+        probability = cubes.probabilities(
+            prepared.values,
+            choice.runtime,
+            classes=model.classes,
+            edge=cube_edge(model),
+            empty=prepared.empty,
+            told=told,
+        )
+    else:
+        probability = _from_slices(prepared, model, choice, planes, told)
+    cleaned = clean.clean(probability, prepared.grid.spacing_mm)
+    told("native")
+    turned = native.labels(
+        probability,
+        prepared.grid,
+        prepared.canonical,
+        mark_uncertain=mark_uncertain,
+    )
+    shown = native.labels(probability, prepared.grid, prepared.grid)
+    held = orient.undo(turned, prepared.scan.grid, model.manifest.recipe.orientation)
+    return Segmented(held, prepared.hu, shown, cleaned)
+
+
+def _from_slices(
+    prepared: Prepared,
+    model: Model,
+    choice: Choice,
+    planes: Sequence[str],
+    told: Callable[[str], None],
+) -> torch.Tensor:
+    """Return probabilities (classes - 1, R, A, S), computed about the spine alone."""
     frame = frame_for(model, prepared)
     told("locate")
     box = locate.box(
@@ -181,17 +227,7 @@ def segment_prepared(
         spine = (probability.sum(dim=0) > locate.SURE).numpy()
         margin = round(locate.MARGIN_MM / min(prepared.grid.spacing_mm))
         wider = locate.outgrown(spine, box, margin)
-    cleaned = clean.clean(probability, prepared.grid.spacing_mm)
-    told("native")
-    turned = native.labels(
-        probability,
-        prepared.grid,
-        prepared.canonical,
-        mark_uncertain=mark_uncertain,
-    )
-    shown = native.labels(probability, prepared.grid, prepared.grid)
-    held = orient.undo(turned, prepared.scan.grid, model.manifest.recipe.orientation)
-    return Segmented(held, prepared.hu, shown, cleaned)
+    return probability
 
 
 class SegmentRun:
@@ -220,7 +256,8 @@ class SegmentRun:
         self.path = shelf.locate(settings.model)
         self.manifest: Manifest = read_manifest(self.path)
         self.model_sha256 = sha256_of(self.path)
-        self.views = views.resolve(settings.views, self.manifest.views)
+        solid = catalog.find(self.manifest.architecture).dimensions == 3
+        self.views = views.resolve(settings.views, self.manifest.views, together=solid)
         self.device = pick(settings.device)
         self.found = find_scans(
             inputs, settings.include, settings.exclude, avoid=output
@@ -305,11 +342,8 @@ class SegmentRun:
             raise SpineError(msg)
         if self.choice is None:
             with job.timed("gate"):
-                frame = frame_for(model, prepared)
-                slices_seen = probe(prepared, self.views, frame)
-                self.choice = choose(
-                    model, self.device, self.settings.precision, slices_seen
-                )
+                tried = probe(prepared, model, self.views)
+                self.choice = choose(model, self.device, self.settings.precision, tried)
         with job.timed("segment"):
             done = segment_prepared(
                 prepared,
@@ -328,10 +362,10 @@ class SegmentRun:
         prepared, done = both
         stem = found.name.rsplit("/", 1)[-1]
         folder = self.output / found.name
-        mask, preview = folder / (stem + MASK_SUFFIX), folder / (stem + PREVIEW_SUFFIX)
+        preview = folder / (stem + PREVIEW_SUFFIX)
         with job.timed("write"):
-            write_nifti(mask, done.labels, prepared.scan, self._provenance())
-            colours = COLOURS if len(self.manifest.classes) > 2 else {1: COLOURS[3]}
+            outputs = self._write_masks(folder, stem, done.labels, prepared.scan)
+            colours = self._colours()
             write_bytes(preview, pictures.preview(done.hu, done.shown, colours))
         found_voxels = np.count_nonzero((done.labels > 0) & (done.labels != UNCERTAIN))
         volume_ml = found_voxels * _voxel_ml(prepared.scan.grid)
@@ -340,7 +374,30 @@ class SegmentRun:
             "volume_ml": round(float(volume_ml), 2),
             "views": list(self.views),
         }
-        return job.done({"spine": str(mask), "preview": str(preview)}, details)
+        return job.done({**outputs, "preview": str(preview)}, details)
+
+    def _write_masks(
+        self, folder: Path, stem: str, found: NDArray[np.uint8], scan: Volume
+    ) -> dict[str, str]:
+        """Write the label map, and for single vertebrae also what is spine at all."""
+        told = self._provenance()
+        spine = folder / (stem + MASK_SUFFIX)
+        if not self._tells_vertebrae():
+            write_nifti(spine, found, scan, told)
+            return {"spine": str(spine)}
+        vertebrae = folder / (stem + VERTEBRAE_SUFFIX)
+        write_nifti(vertebrae, found, scan, told)
+        any_bone = np.where(found == UNCERTAIN, found, found > 0).astype(np.uint8)
+        write_nifti(spine, any_bone, scan, {**told, "labels": {"1": "spine"}})
+        return {"spine": str(spine), "vertebrae": str(vertebrae)}
+
+    def _tells_vertebrae(self) -> bool:
+        return dict(self.manifest.classes) == dict(labels.VERTEBRA_CLASSES)
+
+    def _colours(self) -> dict[int, tuple[int, int, int]]:
+        if self._tells_vertebrae():
+            return {v.id: v.colour for v in labels.VERTEBRAE.values()}
+        return COLOURS if len(self.manifest.classes) > 2 else {1: COLOURS[3]}
 
     def _provenance(self) -> dict[str, Any]:
         facts = self.facts()

@@ -17,8 +17,15 @@ front and its columns upwards, and so on. Training cuts its slices the same way.
 """
 
 
-def resolve(wanted: str | None, trained: tuple[str, ...]) -> tuple[str, ...]:
+def resolve(
+    wanted: str | None, trained: tuple[str, ...], *, together: bool = False
+) -> tuple[str, ...]:
     """Return the views to use: those asked for, by default those trained for.
+
+    Args:
+        wanted: names with commas between, ``all``, or None.
+        trained: views that the model was trained for.
+        together: whether the network sees all of its views at once.
 
     Raises:
         SettingsError: an unknown view, or one that the model was not trained for.
@@ -34,6 +41,9 @@ def resolve(wanted: str | None, trained: tuple[str, ...]) -> tuple[str, ...]:
         if view not in trained:
             msg = f"the model was not trained on {view} slices"
             raise SettingsError(msg, hint=f"It knows: {', '.join(trained)}.")
+    if together and set(views) != set(trained):
+        msg = "the network sees its three views together"
+        raise SettingsError(msg, hint="Leave --views out.")
     return tuple(dict.fromkeys(views))
 
 

@@ -38,6 +38,8 @@ PATCHES = (128, 160, 192, 224, 256)
 CUBES = (64,)
 """Sizes of training slices and cubes where neither the settings nor a recipe say."""
 
+BATCH, CUBE_BATCH = 16, 2
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -167,7 +169,8 @@ class TrainSettings:
         steps: optimizer steps.
         epochs: times that every slice is seen, in place of ``steps``; needs a
             ``sampling`` that has slices to count.
-        batch: slices per step, of the middle size; more of smaller ones.
+        batch: slices per step, of the middle size, and more of smaller ones, or
+            cubes; 0 for ``BATCH`` or ``CUBE_BATCH``.
         accumulate: parts that a batch is learnt in, when memory is short.
         patches: rows and columns of training slices, or the edges of cubes for a
             network in three dimensions; each step draws one size.
@@ -210,7 +213,7 @@ class TrainSettings:
     augmentations: tuple[str, ...] = ("all",)
     steps: int = 2000
     epochs: int = 0
-    batch: int = 16
+    batch: int = 0
     accumulate: int = 1
     patches: tuple[int, ...] = ()
     sampling: str = "oblique"
@@ -242,7 +245,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         spec = catalog.find(self.network)
-        own = {"recipe": spec.recipe, "views": spec.views}
+        batch = BATCH if spec.dimensions == 2 else CUBE_BATCH
+        own = {"recipe": spec.recipe, "views": spec.views, "batch": batch}
         for key, value in own.items():
             if not getattr(self, key):
                 object.__setattr__(self, key, value)
