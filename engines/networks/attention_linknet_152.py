@@ -105,7 +105,9 @@ class AttentionLinkNet152(nn.Module):
 
 def _encoder(in_channels: int) -> nn.Module:
     """Return EfficientNet-B7 without what follows its fourth block."""
-    network: nn.Module = timm.create_model(ENCODER, pretrained=False, in_chans=in_channels)
+    network: nn.Module = timm.create_model(
+        ENCODER, pretrained=False, in_chans=in_channels
+    )
     kept = list(network.get_submodule("blocks").children())[:BLOCKS]
     network.register_module("blocks", nn.Sequential(*kept))
     for name in ("conv_head", "bn2", "global_pool", "classifier"):

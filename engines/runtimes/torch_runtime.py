@@ -11,7 +11,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class TorchRuntime:
-    """A model run by PyTorch, channels last.
+    """A model run by PyTorch, channels last but for cubes.
 
     In float32 it is the reference that every other runtime is held against. In
     bfloat16 the weights and activations are; logits become probabilities in float32.
@@ -23,14 +23,16 @@ class TorchRuntime:
         self.precision = precision
         self.device = str(device)
         self._dtype = DTYPES[precision]
-        network = copy.deepcopy(model.network).to(device, self._dtype)
-        self._network = network.to(memory_format=torch.channels_last)
+        self._network = copy.deepcopy(model.network).to(device, self._dtype)
+        self._flat = model.dimensions == 2
+        if self._flat:
+            self._network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def predict(self, slices: Tensor) -> Tensor:
         """Return class probabilities; see the protocol for shapes."""
         given = slices.to(self.device, self._dtype)
-        if given.ndim == 4:
+        if self._flat:
             given = given.to(memory_format=torch.channels_last)
         logits: Tensor = self._network(given)
         return logits.float().softmax(dim=1).cpu()
