@@ -19,6 +19,7 @@ from spinecli.commands import (
     models,
     preprocess,
     segment,
+    study,
     train,
 )
 from spinecli.group import SpineGroup
@@ -39,6 +40,7 @@ _command()(inspect.inspect)
 _command()(segment.segment)
 _command()(preprocess.preprocess)
 _command()(train.train)
+_command()(study.study)
 _command()(evaluate.evaluate)
 _command()(models.models)
 _command()(doctor.doctor)

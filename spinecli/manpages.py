@@ -23,7 +23,7 @@ ENVIRONMENT = {
     "NO_COLOR": "If set, text has no colours.",
     "CI": "If set, output is plain text as in a pipe, without a progress bar.",
 }
-USES_MODELS = frozenset({PROGRAM, "segment", "train", "models", "doctor"})
+USES_MODELS = frozenset({PROGRAM, "segment", "train", "study", "models", "doctor"})
 
 FILES = {
     PROGRAM: {
@@ -40,6 +40,15 @@ FILES = {
     "evaluate": {
         "OUT/evaluation.csv": "The scores, one row per case and label.",
         "OUT/evaluation.json": "The scores with those of the cohort.",
+    },
+    "study": {
+        "STUDY": "A grid of trainings. Those in engines/train/studies reprint tables "
+        "of papers and can be given by name.",
+        "OUT/runs/NAME": "A training: its model, learning curve and result.json.",
+        "OUT/study.md": "The table: means over seeds, beside published figures.",
+        "OUT/study.csv": "One row per configuration, seed and metric.",
+        "OUT/study.json": "The table with all that is known of each training.",
+        "OUT/index.html": "The table, sortable, with the learning curves.",
     },
 }
 

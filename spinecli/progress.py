@@ -168,3 +168,67 @@ class _StepBar:
         self._progress.update(
             self._task, completed=step, total=steps, description=message
         )
+
+
+class Runs(Protocol):
+    """What shows how far a series of trainings is."""
+
+    def told(
+        self, name: str, step: int, steps: int, message: str, *, notable: bool
+    ) -> None:
+        """Say how far the training called ``name`` is; a log has what is notable."""
+
+    def finished(self, result: CaseResult) -> None:
+        """Count a training as finished and say how it ended."""
+
+
+@contextmanager
+def runs(total: int, *, to: Console | None = None) -> Iterator[Runs]:
+    """Show the progress of ``total`` trainings until the block ends."""
+    target = to or console.err()
+    if not (target.is_terminal and not target.is_dumb_terminal):
+        yield _RunLines(target, total)
+        return
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=target, transient=True) as progress:
+        yield _RunBars(progress, total)
+
+
+class _RunLines:
+    def __init__(self, target: Console, total: int) -> None:
+        self._console = target
+        self._lines = _Lines(target, total)
+
+    def told(
+        self, name: str, step: int, steps: int, message: str, *, notable: bool
+    ) -> None:
+        if notable:
+            self._console.print(Text(f"{name}: {message}"), soft_wrap=True)
+
+    def finished(self, result: CaseResult) -> None:
+        self._lines.finished(result)
+
+
+class _RunBars:
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._all = progress.add_task("trainings", total=total)
+        self._one = progress.add_task("", total=None, visible=False)
+
+    def told(
+        self, name: str, step: int, steps: int, message: str, *, notable: bool
+    ) -> None:
+        self._progress.update(self._all, description=name)
+        self._progress.update(
+            self._one, completed=step, total=steps, description=message, visible=True
+        )
+
+    def finished(self, result: CaseResult) -> None:
+        self._progress.console.print(line(result), soft_wrap=True)
+        self._progress.update(self._one, visible=False)
+        self._progress.advance(self._all)

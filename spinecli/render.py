@@ -43,10 +43,14 @@ class Run:
         facts: more keys of the JSON record.
         warnings: what concerns the whole run.
         table: shows the cases at the end; ``closing_table`` unless replaced.
+        cases_are: the key of the cases in the JSON record.
     """
 
-    def __init__(self, name: str, *, as_json: bool, cases: bool) -> None:
+    def __init__(
+        self, name: str, *, as_json: bool, cases: bool, cases_are: str = "cases"
+    ) -> None:
         self.name = name
+        self.cases_are = cases_are
         self.as_json = as_json
         self.cases: list[CaseResult] | None = [] if cases else None
         self.facts: dict[str, Any] = {}
@@ -85,25 +89,28 @@ class Run:
             self.name, exit_status, self.failed, cases=cases, warnings=self.warnings
         )
         if self.cases is not None:
-            record["cases"] = [case.as_json() for case in cases]
+            record[self.cases_are] = [case.as_json() for case in cases]
         for facts in self._describe:
             record |= facts()
         return record | self.facts
 
 
 @contextmanager
-def command(name: str, *, as_json: bool, cases: bool = True) -> Iterator[Run]:
+def command(
+    name: str, *, as_json: bool, cases: bool = True, cases_are: str = "cases"
+) -> Iterator[Run]:
     """Run the body of a command, show what it did and set the exit status.
 
     Args:
         name: the command, as the user types it.
         as_json: print one JSON record on stdout instead of text for human eyes.
         cases: whether the command goes through cases.
+        cases_are: the key of the cases in the JSON record.
 
     Raises:
         typer.Exit: with the exit status, unless that is 0.
     """
-    run = Run(name, as_json=as_json, cases=cases)
+    run = Run(name, as_json=as_json, cases=cases, cases_are=cases_are)
     try:
         yield run
         exit_status = run.settle()
@@ -169,11 +176,21 @@ def say(message: str) -> None:
     console.err().print(Text(message), soft_wrap=True)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of results on stdout."""
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False
+) -> None:
+    """Print a table of results on stdout.
+
+    Args:
+        headings: of the columns.
+        rows: their cells.
+        whole: break no cell but those in the first column.
+    """
     drawn = Table(box=box.SIMPLE, pad_edge=False)
-    for heading in headings:
-        drawn.add_column(heading, overflow="fold")
+    for place, heading in enumerate(headings):
+        least = max((len(row[place]) for row in rows), default=0)
+        width = least if whole and place > 0 else None
+        drawn.add_column(heading, overflow="fold", min_width=width)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     console.out().print(drawn)

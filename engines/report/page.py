@@ -15,7 +15,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Literal
 
-Kind = Literal["text", "number", "status"]
+Kind = Literal["text", "number", "status", "name"]
 
 POLICY = (
     "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
@@ -29,7 +29,7 @@ class Column:
 
     Attributes:
         key: of the values in ``Entry.cells``.
-        kind: numbers are sorted as such.
+        kind: numbers are sorted as such, names are searched by the filter.
         digits: after the point.
     """
 
@@ -65,12 +65,14 @@ class Entry:
         notes: what attention is drawn to.
         details: headings, and rows of the table that opens below the case.
         picture: in the case's row, if it has one.
+        best: column keys whose values are the best of the table.
     """
 
     cells: Mapping[str, Any]
     notes: Sequence[str] = ()
     details: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
     picture: Picture | None = None
+    best: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Page:
         gallery: pictures above the table.
         gallery_title: what they are.
         tables: more tables: title, headings, rows.
+        entries_title: what the rows of the table are.
     """
 
     title: str
@@ -97,6 +100,7 @@ class Page:
     tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Any]]]] = field(
         default_factory=tuple
     )
+    entries_title: str = "Cases"
 
 
 def html(page: Page) -> str:
@@ -224,7 +228,7 @@ def _cases(page: Page) -> str:
         _row(page, entry, number_, extra) for number_, entry in enumerate(page.entries)
     )
     return (
-        "<section><h2>Cases</h2>"
+        f"<section><h2>{escape(page.entries_title)}</h2>"
         "<div class=controls><label>Filter <input id=filter type=search "
         f'placeholder="name or note"></label>{pick}'
         "<output id=count aria-live=polite></output></div>"
@@ -264,7 +268,9 @@ def _cell(column: Column, entry: Entry, *, first: bool, place: int) -> str:
     value = entry.cells.get(column.key)
     if column.kind == "number":
         exact = "" if value is None else f' data-value="{_sortable(value)}"'
-        return f"<td class=number{exact}>{escape(number(value, column.digits))}</td>"
+        mark = '"number best"' if column.key in entry.best else "number"
+        told = escape(number(value, column.digits))
+        return f"<td class={mark}{exact}>{told}</td>"
     told = escape("" if value is None else str(value))
     if column.kind == "status":
         return f'<td class="status {told}">{told}</td>'
@@ -273,7 +279,8 @@ def _cell(column: Column, entry: Entry, *, first: bool, place: int) -> str:
             f"<td class=name><button aria-expanded=false aria-controls=details-{place}>"
             f"{told}</button></td>"
         )
-    return f"<td{' class=name' if first else ''}>{told}</td>"
+    named = first or column.kind == "name"
+    return f"<td{' class=name' if named else ''}>{told}</td>"
 
 
 def _sortable(value: float) -> str:

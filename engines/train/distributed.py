@@ -1,6 +1,6 @@
 """Several processes that share each batch, started by torch's own launcher.
 
-    torchrun --nproc-per-node 4 -m spinecli train --data DATA -o RUN ...
+    torchrun --standalone --nproc-per-node 4 -m spinecli train --data DATA -o RUN ...
 
 Each process draws its share of every batch and torch averages the gradients, so the
 result is that of one process up to rounding, and up to batch norm's statistics and

@@ -40,6 +40,9 @@ CURVE_COLUMNS = ("step", "loss", "learning_rate", "val_dice", "seconds", "waitin
 Images = NDArray[np.float32]
 Targets = NDArray[np.uint8]
 
+ONE_VALUE = "Expected more than 1 value per channel"
+"""What torch says where batch norm has a single pixel to learn from."""
+
 TOLD_EVERY = 10
 """Steps between events."""
 
@@ -246,8 +249,15 @@ class _Trainer:
         if not self.solid:
             image = image.to(memory_format=torch.channels_last)
         target = torch.from_numpy(targets).to(self.device).long()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._low()):
-            outputs = self.learner(image)
+        low = torch.autocast(self.device.type, torch.bfloat16, enabled=self._low())
+        try:
+            with low:
+                outputs = self.learner(image)
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            msg = f"batch norm cannot learn from {len(image)} of {image.shape[-1]}"
+            raise TrainingError(msg, hint="Give a larger batch or patches.") from error
         weight = self.settings.second_output_weight
         return losses.of_outputs(self.loss, outputs, target, weight)
 

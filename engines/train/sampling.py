@@ -65,6 +65,8 @@ def draw(
     axes = axes[:, VIEW_AXES[view]]
     if rng.random() < how.p_mirror:
         axes[0] *= -1  # right and left change places in every view
+    if rng.random() < how.p_flip:
+        axes[:, 0] *= -1
     zoom = how.scale ** rng.uniform(-1, 1)
     rows_mm, columns_mm = _step_mm(subject, view)
     stretch = 1 + how.stretch * rng.uniform(-1, 1)

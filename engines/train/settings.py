@@ -82,6 +82,8 @@ class Augment:
         warp_mm: standard deviation of the smooth displacement.
         p_turn: a quarter, half or three-quarter turn of the slice.
         p_mirror: left and right change places.
+        p_flip: the slice is turned over along its rows: front and back change places
+            in a sagittal one, left and right in the others.
         p_crop: a narrow field of view; what lies outside is not scored.
         p_thick: a thick slice, the mean of parallel planes.
         p_coarse: thick slices across the plane, by blurring one in-plane axis.
@@ -102,6 +104,7 @@ class Augment:
     warp_mm: float = 3.0
     p_turn: float = 0.04
     p_mirror: float = 0.5
+    p_flip: float = 0.0
     p_crop: float = 0.5
     p_thick: float = 0.25
     p_coarse: float = 0.3
@@ -137,7 +140,7 @@ AUGMENTATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "scaling": ("scale", "stretch"),
         "warping": ("warp_mm",),
         "reorienting": ("p_turn",),
-        "flip": ("p_mirror",),
+        "flip": ("p_mirror", "p_flip"),
         "cropping": ("p_crop",),
         "thick-slices": ("p_thick", "p_coarse", "p_low"),
         "intensity": ("p_density", "p_vessels", "p_bias", "p_contrast"),

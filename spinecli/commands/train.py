@@ -429,8 +429,8 @@ def train(
     What is not given is as the network's paper has it where the catalogue says so
     (preparation, views, size of slices), else as in the settings' defaults.
 
-    On several GPUs: torchrun --nproc-per-node N -m spinecli train ... with the same
-    options; the batch is shared among them.
+    On several GPUs: torchrun --standalone --nproc-per-node N -m spinecli train ... with
+    the same options; the batch is shared among them.
     """
     leads = os.environ.get("RANK", "0") == "0"
     with render.command("train", as_json=as_json and leads, cases=False) as run:

@@ -112,3 +112,35 @@ def test_steps_of_a_training_in_a_log() -> None:
         bar.told(5, 10, "step 5/10: loss 0.5000 [x]")
 
     assert written(console) == "step 5/10: loss 0.5000 [x]\n"
+
+
+def test_a_log_of_trainings_has_their_validations_and_their_ends() -> None:
+    console = plain()
+
+    with progress.runs(3, to=console) as bar:
+        bar.told("a", 10, 20, "step 10/20: loss 0.5", notable=False)
+        bar.told("a", 20, 20, "step 20/20: validation Dice 0.9", notable=True)
+        bar.finished(DONE)
+        bar.finished(FAILED)
+
+    assert written(console).splitlines() == [
+        "a: step 20/20: validation Dice 0.9",
+        "[1/3] a: done in 12.3 s",
+        "[2/3] c[1]: failed: is empty",
+    ]
+
+
+def test_a_terminal_shows_all_trainings_and_the_steps_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = terminal(monkeypatch)
+
+    with progress.runs(3, to=console) as bar:
+        bar.finished(SKIPPED)
+        bar.told("U-Net, Dice", 10, 20, "step 10/20: loss 0.5", notable=False)
+
+    shown = written(console)
+    assert "b: skipped" in shown
+    assert "1/3" in shown
+    assert "U-Net, Dice" in shown
+    assert "step 10/20: loss 0.5" in shown
