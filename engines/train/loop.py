@@ -108,14 +108,16 @@ def train(
         dealt = data.split_pairs(
             data.find_pairs(data_root, settings), settings.split, settings.seed
         )
-        subjects = [data.load(pair, settings) for pair in dealt["train"]]
-        if not subjects:
+        if not dealt["train"]:
             msg = "the split leaves no scan to train on"
             raise TrainingError(msg, hint="Add scans or choose another --split.")
+        torch.manual_seed(settings.seed)
+        network = _network(settings)
+        subjects = [data.load(pair, settings) for pair in dealt["train"]]
         validation = [data.load(pair, settings) for pair in dealt["val"]]
         chosen = counted(settings, len(feeder.items_of(subjects, settings)))
         trainer = _Trainer(
-            chosen, subjects, validation, run, group, device, resume=resume
+            chosen, network, subjects, validation, run, group, device, resume=resume
         )
         if group.leads:
             write_json(run / "settings.json", chosen.as_json())
@@ -146,6 +148,7 @@ class _Trainer:
     def __init__(
         self,
         settings: TrainSettings,
+        network: nn.Module,
         subjects: Sequence[Subject],
         validation: Sequence[Subject],
         run: Path,
@@ -154,7 +157,6 @@ class _Trainer:
         *,
         resume: bool,
     ) -> None:
-        torch.manual_seed(settings.seed)
         self.settings = settings
         self.subjects = subjects
         self.validation = validation
@@ -162,7 +164,7 @@ class _Trainer:
         self.group = group
         self.device = pick(device)
         self.solid = catalog.find(settings.network).dimensions == 3
-        self.network = _network(settings).to(self.device)
+        self.network = network.to(self.device)
         if not self.solid:
             self.network.to(memory_format=torch.channels_last)
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}

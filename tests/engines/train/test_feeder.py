@@ -87,9 +87,7 @@ def test_unaltered_whole_slices_show_the_scan(subjects: list[Subject]) -> None:
     (item, *_) = feeder.items_of(subjects, settings)
     rng = np.random.default_rng(0)
     image, target = feeder.example(subjects[0], settings, 64, rng, item)
-    again, _ = feeder.example(
-        subjects[0], settings, 64, np.random.default_rng(9), item
-    )
+    again, _ = feeder.example(subjects[0], settings, 64, np.random.default_rng(9), item)
     assert np.array_equal(image, again)
     pose = sampling.whole(subjects[0], item.view, item.place)
     hu, expected = sampling.cut(subjects[0], pose, 64)
@@ -120,9 +118,7 @@ def test_a_flip_is_a_flip(subjects: list[Subject]) -> None:
         ].tobytes()
         for seed in range(20)
     }
-    plain, _ = feeder.example(
-        subjects[0], PLAIN, 63, np.random.default_rng(0), item
-    )
+    plain, _ = feeder.example(subjects[0], PLAIN, 63, np.random.default_rng(0), item)
     assert len(found) == 2
     assert plain.tobytes() in found
     (other,) = found - {plain.tobytes()}
