@@ -43,6 +43,9 @@ Targets = NDArray[np.uint8]
 ONE_VALUE = "Expected more than 1 value per channel"
 """What torch says where batch norm has a single pixel to learn from."""
 
+USUAL_DECAY = 0.01
+"""Of adamw; in the other optimizers decay is a part of the gradient, and does harm."""
+
 TOLD_EVERY = 10
 """Steps between events."""
 
@@ -425,7 +428,10 @@ def _optimizer(settings: TrainSettings, network: nn.Module) -> torch.optim.Optim
         "rmsprop": torch.optim.RMSprop,
         "adamax": torch.optim.Adamax,
     }
-    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    decay = settings.weight_decay
+    if decay is None:
+        decay = USUAL_DECAY if settings.optimizer == "adamw" else 0.0
+    options = {"lr": settings.learning_rate, "weight_decay": decay}
     made: torch.optim.Optimizer = kinds[settings.optimizer](
         network.parameters(), **options
     )

@@ -185,6 +185,8 @@ class TrainSettings:
             ``loss_weights`` for the two parts of a sum.
         second_output_weight: what the loss of the coarser output counts, in networks
             that have two; the first counts 1.
+        weight_decay: as the optimizer has it; None for 0.01 with adamw and 0 with
+            the others.
         schedule: of the learning rate, after ``warmup_steps`` of linear rise:
             ``plateau`` multiplies it by ``plateau_factor`` after
             ``plateau_patience`` validations without gain.
@@ -228,7 +230,7 @@ class TrainSettings:
     second_output_weight: float = 0.5
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
+    weight_decay: float | None = None
     schedule: str = "cosine"
     plateau_patience: int = 10
     plateau_factor: float = 0.1
@@ -301,12 +303,14 @@ class TrainSettings:
             "validate_every": 0,
             "checkpoint_every": 1,
             "second_output_weight": 0,
-            "weight_decay": 0,
         }
         for what, low in least.items():
             if not getattr(self, what) >= low:
                 msg = f"{what} must be at least {low}, not {getattr(self, what)}"
                 raise SettingsError(msg)
+        if self.weight_decay is not None and not self.weight_decay >= 0:
+            msg = f"weight_decay must be at least 0, not {self.weight_decay}"
+            raise SettingsError(msg)
         if not self.learning_rate > 0:
             msg = f"learning_rate must be above 0, not {self.learning_rate}"
             raise SettingsError(msg)

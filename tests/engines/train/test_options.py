@@ -14,6 +14,8 @@ from engines.errors import SettingsError, TrainingError
 from engines.networks.manifest import load_model
 from engines.train import data, loop, losses
 from engines.train.settings import (
+    PATCHES,
+    VIEWS,
     Source,
     TrainSettings,
     from_record,
@@ -254,6 +256,19 @@ def test_missing_imagenet_weights_are_told_before_data_are_read(
         list(loop.train(settings, crop, tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "given", "expected"),
+    [("adam", None, 0), ("adamw", None, 0.01), ("rmsprop", 0.2, 0.2), ("adamax", 0, 0)],
+)
+def test_optimizers_and_their_decay(
+    optimizer: str, given: float | None, expected: float
+) -> None:
+    settings = replace(TINY, optimizer=optimizer, weight_decay=given)
+    made = loop._optimizer(settings, torch.nn.Linear(1, 1))
+    assert type(made).__name__.lower() == optimizer
+    assert made.defaults["weight_decay"] == expected
+
+
 NETWORK_OWN = [
     ("unet-r34", "spine-ct", VIEWS, PATCHES, 16),
     ("inception-dual-unet", "lumbar-mr-2025", ("sagittal",), (128,), 16),
@@ -307,6 +322,7 @@ def test_what_is_not_given_is_the_network_s_own(
         ({"network_options": {"attention": "se"}}, "no option called 'attention'"),
         ({"views": ["oblique"]}, "view cannot be 'oblique'"),
         ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0"),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, object], told: str) -> None:
