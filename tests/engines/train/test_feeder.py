@@ -100,7 +100,13 @@ def test_unaltered_whole_slices_show_the_scan(subjects: list[Subject]) -> None:
 def test_each_augmentation_alone_changes_slices(
     name: str, subjects: list[Subject]
 ) -> None:
-    settings = replace(PLAIN, augmentations=(name,), views=("coronal",))
+    often = {key: 0.5 for key in AUGMENTATIONS[name] if key.startswith("p_")}
+    settings = replace(
+        PLAIN,
+        augmentations=(name,),
+        augment=replace(PLAIN.augment, **often),
+        views=("coronal",),
+    )
     (item, *_) = feeder.items_of(subjects, settings)
     drawn = [
         feeder.example(subjects[0], settings, 64, np.random.default_rng(seed), item)[0]
