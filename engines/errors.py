@@ -225,6 +225,12 @@ class SettingsError(SpineError):
     code = "settings"
 
 
+class PlanError(SpineError):
+    """A network cannot lose the channels that it should."""
+
+    code = "plan"
+
+
 class TrainingError(SpineError):
     """Training cannot start, or cannot go on."""
 

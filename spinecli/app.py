@@ -18,6 +18,7 @@ from spinecli.commands import (
     inspect,
     models,
     preprocess,
+    prune,
     segment,
     study,
     train,
@@ -41,6 +42,7 @@ _command()(segment.segment)
 _command()(preprocess.preprocess)
 _command()(train.train)
 _command()(study.study)
+_command()(prune.prune)
 _command()(evaluate.evaluate)
 _command()(models.models)
 _command()(doctor.doctor)

@@ -23,7 +23,9 @@ ENVIRONMENT = {
     "NO_COLOR": "If set, text has no colours.",
     "CI": "If set, output is plain text as in a pipe, without a progress bar.",
 }
-USES_MODELS = frozenset({PROGRAM, "segment", "train", "study", "models", "doctor"})
+USES_MODELS = frozenset(
+    {PROGRAM, "segment", "train", "study", "prune", "models", "doctor"}
+)
 
 FILES = {
     PROGRAM: {
@@ -40,6 +42,16 @@ FILES = {
     "evaluate": {
         "OUT/evaluation.csv": "The scores, one row per case and label.",
         "OUT/evaluation.json": "The scores with those of the cohort.",
+    },
+    "prune": {
+        "NAME.safetensors": "The pruned model; it rebuilds itself from this file.",
+        "NAME-plan.json": "With --dry-run: which channels would leave, by group.",
+        "NAME-pruning/report.html": "What was lost and won, with both pictures.",
+        "NAME-pruning/report.png": "Dice against weights, operations, size and time.",
+        "NAME-pruning/layers.png": "Per layer: scores of its filters, and what is left.",
+        "NAME-pruning/report.csv": "One row per network.",
+        "NAME-pruning/CRITERION-SEED/round-K": "Plan, network and fine-tuning of a "
+        "round.",
     },
     "study": {
         "STUDY": "A grid of trainings. Those in engines/train/studies reprint tables "

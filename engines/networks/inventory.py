@@ -9,7 +9,7 @@ from engines.errors import UnknownModelError
 from engines.files import sha256_of
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, shelf
-from engines.networks.manifest import describe_network
+from engines.networks.manifest import describe_network, read_shapes
 from engines.preprocess import recipe
 from engines.results import Note
 
@@ -42,7 +42,11 @@ class Entry:
         if self.architecture:
             classes = len(self.classes)
             told = describe_network(
-                self.architecture, classes, SLICE_PIXELS, self.options
+                self.architecture,
+                classes,
+                SLICE_PIXELS,
+                self.options,
+                read_shapes(self.path) if self.path else None,
             )
         return {
             "name": self.name,

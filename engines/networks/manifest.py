@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engines.errors import ModelFileError, SettingsError, UnknownModelError
 from engines.files import sha256_of, write_bytes
-from engines.networks import catalog
+from engines.networks import catalog, resize
+from engines.networks.resize import Shapes
 from engines.preprocess.recipe import Recipe
 
 SUFFIX = ".safetensors"
@@ -181,8 +182,12 @@ def load_model(path: Path) -> Model:
             f"its manifest says {manifest.tensors_sha256[:12]}"
         )
         raise ModelFileError(msg)
-    network = _build(path, manifest)
-    result = network.load_state_dict(tensors, strict=False)
+    network = _build(path, manifest, {k: v.shape for k, v in tensors.items()})
+    try:
+        result = network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        msg = f"{path}: the weights do not fit {manifest.architecture!r}"
+        raise ModelFileError(msg) from error
     lost = [k for k in result.missing_keys if not k.endswith(UNSAVED)]
     if lost or result.unexpected_keys:
         msg = f"{path}: the weights do not fit {manifest.architecture!r}"
@@ -223,33 +228,63 @@ def parameter_counts(network: nn.Module) -> dict[str, int]:
     }
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model file's tensors without loading them.
+
+    Raises:
+        ModelFileError: damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except (safetensors.SafetensorError, OSError) as error:
+        msg = f"{path} is not an intact model file ({_reason(error)})"
+        raise ModelFileError(msg) from error
+
+
 def describe_network(
     architecture: str,
     classes: int,
     size: int,
     options: Mapping[str, Any] | None = None,
+    shapes: Shapes | None = None,
 ) -> dict[str, Any]:
     """Return parameter counts and GFLOP of one (size, size) slice, without weights.
 
     A multiplication and an addition count as two operations. For a network in three
     dimensions it is a cube of ``CUBE_VOXELS`` per edge, divided by its slices.
+
+    Args:
+        architecture: row of the catalogue.
+        classes: output channels.
+        size: rows and columns of the slice.
+        options: what the row was built with.
+        shapes: of a pruned network's tensors, by name.
     """
     spec = catalog.find(architecture)
     size = size if spec.dimensions == 2 else CUBE_VOXELS
     with torch.device("meta"):
         network = spec.build(in_channels=1, classes=classes, options=options)
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            network.eval()(torch.empty(spec.shape(size)))
+        resize.fit(network, shapes or {})
+        flop = operations(network.eval(), torch.empty(spec.shape(size)))
     slices = 1 if spec.dimensions == 2 else size
     return {
         "parameters": parameter_counts(network),
-        "gflop_per_slice": round(counter.get_total_flops() / 1e9 / slices, 2),
+        "gflop_per_slice": round(flop / 1e9 / slices, 2),
         "slice_size": size,
     }
 
 
-def _build(path: Path, manifest: Manifest) -> nn.Module:
+def operations(network: nn.Module, image: Tensor) -> int:
+    """Return the operations of one forward pass; both may be on the device meta."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(image)
+    return int(counter.get_total_flops())
+
+
+def _build(path: Path, manifest: Manifest, shapes: Shapes) -> nn.Module:
     try:
         spec = catalog.find(manifest.architecture)
     except UnknownModelError as error:
@@ -258,6 +293,7 @@ def _build(path: Path, manifest: Manifest) -> nn.Module:
     network = spec.build(
         in_channels=1, classes=len(manifest.classes), options=manifest.options
     )
+    resize.fit(network, shapes)
     if channel_plan(network) != dict(manifest.channels):
         msg = f"{path}: its channels are not those of {manifest.architecture!r}"
         raise ModelFileError(msg, hint="Update spine.")

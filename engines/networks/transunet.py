@@ -80,6 +80,9 @@ class _Transformer(nn.Module):
 class _Attention(nn.Module):
     """Self-attention over (N, tokens, width), narrower inside than outside."""
 
+    FIXED_CHANNELS = ("query", "key", "value")
+    """Pruning leaves them alone, since the heads have a size of their own."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         inner = HEADS * HEAD_WIDTH

@@ -4,6 +4,7 @@ Every random draw depends on the seed and the number of the step alone, so a run
 that was killed and resumed draws the same slices as one that was not.
 """
 
+import copy
 import csv
 import io
 import os
@@ -173,6 +174,7 @@ class _Trainer:
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _optimizer(settings, self.network)
         self.loss = losses.make(settings)
+        self.silent = _silent(self.network) if settings.hold_zeros else {}
         self.pace = Pace()
         self.step = 0
         self.recent: list[float] = []
@@ -244,8 +246,12 @@ class _Trainer:
                 raise TrainingError(msg, hint="Lower learning_rate and resume.")
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.item())
+        self._regularise()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
+        with torch.no_grad():
+            for name, zeros in self.silent.items():
+                self.network.get_parameter(name).masked_fill_(zeros, 0)
         self._update_average()
         return total
 
@@ -266,6 +272,14 @@ class _Trainer:
         weight = self.settings.second_output_weight
         return losses.of_outputs(self.loss, outputs, target, weight)
 
+    def _regularise(self) -> None:
+        if self.settings.regulariser == "none":
+            return
+        strength = self.settings.regulariser_strength
+        penalty = losses.PENALTIES[self.settings.regulariser]
+        total = strength * penalty(_weights_of(self.network))
+        total.backward()  # type: ignore[no-untyped-call]
+
     def _update_average(self) -> None:
         decay = min(self.settings.average, (self.step + 1) / (self.step + 10))
         if not self.settings.average:
@@ -284,7 +298,7 @@ class _Trainer:
         return wanted == "bfloat16"
 
     def _averaged(self) -> nn.Module:
-        network = _bare(self.settings)
+        network = copy.deepcopy(self.network)
         network.load_state_dict(self.average)
         return network.eval()
 
@@ -361,6 +375,20 @@ class _Trainer:
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _silent(network: nn.Module) -> dict[str, Tensor]:
+    """Return where weights are zero that gradients would move again."""
+    return {
+        name: value.detach() == 0
+        for name, value in network.named_parameters()
+        if (value == 0).any()
+    }
+
+
+def _weights_of(network: nn.Module) -> list[Tensor]:
+    """Return the weights of convolutions and linear layers."""
+    return [value for value in network.parameters() if value.dim() > 1]
 
 
 @contextmanager

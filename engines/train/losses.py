@@ -73,6 +73,17 @@ TABLE: Mapping[str, Callable[[TrainSettings], Loss]] = MappingProxyType(
 )
 
 
+PENALTIES: Mapping[str, Callable[[Sequence[Tensor]], Tensor]] = MappingProxyType(
+    {
+        "l1": lambda weights: torch.stack([w.abs().sum() for w in weights]).sum(),
+        "l2": lambda weights: (
+            torch.stack([w.square().sum() for w in weights]).sum() / 2
+        ),
+    }
+)
+"""Name of a regulariser -> what it makes of the weights."""
+
+
 def make(settings: TrainSettings) -> Loss:
     """Return the loss that the settings name."""
     return TABLE[settings.loss](settings)

@@ -28,6 +28,7 @@ LOSSES = (
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "adamax")
 SCHEDULES = ("constant", "cosine", "plateau")
 SAMPLINGS = ("oblique", "slices", "central")
+REGULARISERS = ("none", "l1", "l2")
 KEEPS = ("last", "best")
 PRECISIONS = ("auto", "float32", "bfloat16")
 KINDS = ("scan", "bone", "labels")
@@ -191,6 +192,11 @@ class TrainSettings:
             ``plateau`` multiplies it by ``plateau_factor`` after
             ``plateau_patience`` validations without gain.
         early_stopping: validations without gain that end the training; 0 for never.
+        regulariser: what is added to the loss: ``l1``, the sum of the absolute weights
+            of all convolutions and linear layers, ``l2``, half that of their squares,
+            or ``none``; times ``regulariser_strength``.
+        hold_zeros: weights that are zero at the start stay so, as those that were
+            pruned by silencing filters.
         average: decay of the running mean of the weights, which is what is saved;
             0 saves the weights as they are.
         keep: whether the model is that of the last step or of the best validation.
@@ -236,6 +242,9 @@ class TrainSettings:
     plateau_factor: float = 0.1
     early_stopping: int = 0
     warmup_steps: int = 100
+    regulariser: str = "none"
+    regulariser_strength: float = 1e-5
+    hold_zeros: bool = False
     average: float = 0.99
     keep: str = "last"
     validate_every: int = 200
@@ -275,6 +284,7 @@ class TrainSettings:
             ("sampling", (self.sampling,), SAMPLINGS),
             ("split", (self.split,), SPLITS),
             ("keep", (self.keep,), KEEPS),
+            ("regulariser", (self.regulariser,), REGULARISERS),
             ("precision", (self.precision,), PRECISIONS),
             ("classes", (self.classes,), tuple(labels.CLASS_SETS)),
             ("recipe", (self.recipe,), tuple(recipes.RECIPES)),
@@ -303,6 +313,7 @@ class TrainSettings:
             "validate_every": 0,
             "checkpoint_every": 1,
             "second_output_weight": 0,
+            "regulariser_strength": 0,
         }
         for what, low in least.items():
             if not getattr(self, what) >= low:

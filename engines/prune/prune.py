@@ -1,0 +1,548 @@
+"""Prune a model: rounds of scoring filters, taking some out and fine-tuning.
+
+Everything lies in a folder beside the model that comes out, NAME-pruning: the plan, the
+network and the fine-tuning of each round. What is finished there is not done again.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engines import __version__
+from engines.errors import SettingsError, TrainingError
+from engines.files import require_writable, sha256_of, write_json, write_text
+from engines.networks import catalog
+from engines.networks.manifest import (
+    CUBE_VOXELS,
+    Manifest,
+    Model,
+    load_model,
+    operations,
+    parameter_counts,
+    save_model,
+)
+from engines.prune import graph, plan, sensitivity, shrink, speed
+from engines.prune.graph import Group
+from engines.prune.plan import Chooser, Plan, Target
+from engines.prune.settings import DEFAULT_EPOCHS, PruneSettings
+from engines.report import prune_page
+from engines.runtimes.devices import pick
+from engines.train import data, loop, losses, sampling, validate
+from engines.train.data import Subject
+from engines.train.feeder import Feeder
+from engines.train.settings import TrainSettings
+
+FOLDER_SUFFIX = "-pruning"
+PLAN, START, POINT, BEGUN = "plan.json", "start.safetensors", "point.json", "begun.json"
+SLICE_PIXELS = 256
+"""Rows and columns of the slice that operations and times are told for."""
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One network on the way from large to small.
+
+    Attributes:
+        criterion: that chose what left; empty for the model as it was given.
+        left: share of the filters that may leave that are still there.
+        parameters: trainable weights.
+        gflop: of a slice of ``SLICE_PIXELS`` squared.
+        size_bytes: of the model file, in half precision.
+        dice_cut: on the validation slices before fine-tuning, None without any.
+        dice: after it.
+        ms: of a slice; measured together with the others in the end.
+        kept: name of a group -> share of its channels that is left, of the original.
+        scores: name of a group -> score of each channel before this round.
+        model: the file.
+    """
+
+    criterion: str
+    seed: int
+    round: int
+    left: float
+    parameters: int
+    gflop: float
+    size_bytes: int
+    dice_cut: float | None
+    dice: float | None
+    ms: float | None = None
+    kept: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    model: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the point is called in tables."""
+        if not self.criterion:
+            return "as given"
+        return f"{self.criterion} {self.seed}, round {self.round}"
+
+    def line(self) -> str:
+        """Return the point in one line."""
+        scored = "" if self.dice is None else f", validation Dice {self.dice:.4f}"
+        size = f"{self.parameters / 1e6:.2f} M weights, {self.gflop:.2f} GFLOP"
+        return f"{self.name}: {size}{scored}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record of the point."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a pruning came to: every point, the model as it was given first."""
+
+    dense: Point
+    points: tuple[Point, ...]
+    path: Path
+
+    @property
+    def last(self) -> Point:
+        """The point whose network was kept."""
+        first = (self.points[0].criterion, self.points[0].seed)
+        return [p for p in self.points if (p.criterion, p.seed) == first][-1]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record for ``--json``, without scores."""
+        points = [p.as_json() for p in (self.dense, *self.points)]
+        brief = [{k: v for k, v in p.items() if k != "scores"} for p in points]
+        return {"model": str(self.path), "points": brief, "speedup": self.speedup}
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times as fast the kept network is as the one that was given."""
+        held = (self.dense.ms, self.last.ms)
+        return held[0] / held[1] if held[0] and held[1] else None
+
+
+class Pruning:
+    """A pruning in its folder."""
+
+    def __init__(
+        self,
+        model: Model,
+        settings: PruneSettings,
+        training: TrainSettings,
+        root: Path,
+        output: Path,
+        *,
+        command: str = "",
+    ) -> None:
+        """Check all that can be checked before data are read.
+
+        Args:
+            model: what is pruned.
+            settings: how.
+            training: how it is fine-tuned; its sources are the pruning set too.
+            root: data folder.
+            output: model file that comes out.
+            command: as the user typed it, for the manifest.
+
+        Raises:
+            SpineError: data without masks, classes that masks are not read for.
+        """
+        self.model = model
+        self.settings = settings
+        self.training = training
+        self.root = root
+        self.output = output
+        self.command = command
+        self.folder = output.with_name(output.stem + FOLDER_SUFFIX)
+        self.device = pick(settings.device)
+        self.spec = catalog.find(model.manifest.architecture)
+        self.pairs = data.split_pairs(
+            data.find_pairs(root, training), training.split, training.seed
+        )
+        if not self.pairs["train"]:
+            msg = "the split leaves no scan to prune with"
+            raise TrainingError(msg, hint="Add scans or choose another --split.")
+        self.size = _example_size(self.spec, training)
+        self.original = self._groups(model.network)
+        self.held: dict[str, list[Subject]] = {}
+
+    def write_plan(self, told: Told) -> Path:
+        """Write the plan of the first round beside the output, and nothing else."""
+        criterion, seed = self.settings.trials()[0]
+        network, groups = self.model.network, self.original
+        chosen = self._chosen(network, groups, criterion, seed, 1, told)
+        small = self._size(shrink.shrunken(network, groups, chosen.removed))
+        whole = self._size(network)
+        for key, unit in (("parameters", "weights"), ("gflop", "GFLOP")):
+            share = small[key] / whole[key]
+            told(f"{unit}: {small[key]:,.6g} of {whole[key]:,.6g} left, {share:.1%}")
+        path = self.output.with_name(self.output.stem + "-plan.json")
+        require_writable(path.parent)
+        write_text(path, plan.written(chosen, groups))
+        return path
+
+    def begin(self, *, restart: bool = False) -> None:
+        """Take the folder, going on with what lies there when it is the same.
+
+        Raises:
+            SettingsError: another pruning lies there.
+            OutputError: it cannot be written.
+        """
+        require_writable(self.folder)
+        path = self.folder / BEGUN
+        mark = json.loads(json.dumps(self._mark()))
+        if path.exists() and not restart:
+            if json.loads(path.read_text(encoding="utf-8")) != mark:
+                msg = f"{self.folder} holds a pruning with other settings"
+                raise SettingsError(msg, hint="Name another -o, or give --restart.")
+            return
+        for old in self.folder.rglob("*"):
+            if old.name in (POINT, PLAN, START, loop.CHECKPOINT):
+                old.unlink()
+        write_json(path, mark)
+
+    def run(self, told: Told) -> Iterator[loop.Event | Point]:
+        """Go every way and yield how it goes; the model is written in the end.
+
+        Raises:
+            SpineError: a target out of reach, a loss that is not finite.
+        """
+        dense = self._dense(told)
+        yield dense
+        points = []
+        for criterion, seed in self.settings.trials():
+            for event in self._trial(criterion, seed, told):
+                if isinstance(event, Point):
+                    points.append(event)
+                yield event
+        self.held.clear()
+        told("timing")
+        timed = self._timed([dense, *points])
+        self.result = Pruned(timed[0], tuple(timed[1:]), self.output)
+        self._write()
+
+    def _mark(self) -> dict[str, Any]:
+        """Return what a pruning can be told by from another."""
+        given = self.settings.plan
+        return {
+            "version": __version__,
+            "model": self.model.sha256,
+            "settings": self.settings.as_json(),
+            "plan": sha256_of(given) if given else "",
+            "training": self.training.as_json(),
+            "scans": {
+                part: [p.name for p in held] for part, held in self.pairs.items()
+            },
+        }
+
+    def _groups(self, network: nn.Module) -> list[Group]:
+        return graph.groups(network, torch.rand(self.spec.shape(self.size)))
+
+    def _subjects(self, part: str, told: Told) -> list[Subject]:
+        if part not in self.held:
+            told(f"reading {part} scans")
+            self.held[part] = [data.load(p, self.training) for p in self.pairs[part]]
+        return self.held[part]
+
+    def _dense(self, told: Told) -> Point:
+        path = self.folder / POINT
+        if path.exists():
+            return _read_point(path)
+        score = self._dice(self.model.network, told)
+        size = self.model.path.stat().st_size
+        point = Point(
+            "",
+            self.settings.seed,
+            0,
+            1.0,
+            dice_cut=score,
+            dice=score,
+            size_bytes=size,
+            **self._size(self.model.network),
+            kept={g.name: 1.0 for g in self.original},
+            model=str(self.model.path),
+        )
+        write_json(path, point.as_json())
+        return point
+
+    def _trial(
+        self, criterion: str, seed: int, told: Told
+    ) -> Iterator[loop.Event | Point]:
+        current = self.model
+        for number in range(1, self.settings.rounds + 1):
+            folder = self.folder / f"{criterion}-{seed}" / f"round-{number}"
+            if (folder / POINT).exists():
+                point = _read_point(folder / POINT)
+            else:
+                told(f"{criterion}, round {number} of {self.settings.rounds}")
+                yield from self._round(current, criterion, seed, number, folder, told)
+                point = _read_point(folder / POINT)
+            yield point
+            current = load_model(Path(point.model))
+
+    def _round(
+        self,
+        current: Model,
+        criterion: str,
+        seed: int,
+        number: int,
+        folder: Path,
+        told: Told,
+    ) -> Iterator[loop.Event | Point]:
+        """Score, remove, fine-tune and write down what came of it."""
+        start = folder / START
+        groups = self._groups(current.network)
+        if not start.exists():
+            chosen = self._chosen(
+                current.network, groups, criterion, seed, number, told
+            )
+            write_text(folder / PLAN, plan.written(chosen, groups))
+            cut = shrink.silenced if self.settings.mask_only else shrink.shrunken
+            network = cut(current.network, groups, chosen.removed)
+            save_model(start, network, self._manifest(current, criterion), half=False)
+        chosen = plan.read(folder / PLAN, groups)
+        begun = load_model(start)
+        dice_cut = self._dice(begun.network, told)
+        settings = self._finetuning(start, seed + number, told)
+        path = folder / f"{settings.name}.safetensors"
+        if settings.steps:
+            self.held.pop("train", None)  # the training reads them itself
+            yield from loop.train(settings, self.root, folder, command=self.command)
+            tuned = load_model(path)
+            save_model(path, tuned.network, self._manifest(tuned, criterion, begun))
+        else:
+            save_model(path, begun.network, self._manifest(begun, criterion, begun))
+        network = load_model(path).network
+        kept = self._kept(network)
+        share = {name: left / self._sizes[name] for name, left in kept.items()}
+        point = Point(
+            criterion,
+            seed,
+            number,
+            sum(kept.values()) / sum(self._sizes.values()),
+            size_bytes=path.stat().st_size,
+            dice_cut=dice_cut,
+            dice=self._dice(network, told),
+            **self._size(network),
+            kept=share,
+            scores={k: [float(x) for x in v] for k, v in chosen.scores.items()},
+            model=str(path),
+        )
+        write_json(folder / POINT, point.as_json())
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {g.name: g.size for g in self.original}
+
+    def _kept(self, network: nn.Module) -> dict[str, int]:
+        """Return how many channels of each group are left; silent ones are not."""
+        found = {}
+        for group in self.original:
+            layer = network.get_submodule(group.name)
+            filters = shrink.filters_of(layer, layer.get_parameter("weight").detach())
+            found[group.name] = int(filters.any(dim=1).sum())
+        return found
+
+    def _chosen(
+        self,
+        network: nn.Module,
+        groups: Sequence[Group],
+        criterion: str,
+        seed: int,
+        number: int,
+        told: Told,
+    ) -> Plan:
+        """Return what leaves in one round."""
+        held = self.model
+        if self.settings.plan:
+            found = plan.read(self.settings.plan, groups)
+            if found.sha256 not in ("", held.sha256):
+                msg = f"{self.settings.plan} was made for another model"
+                hint = f"It was made for {found.model} ({found.sha256[:12]})."
+                raise SettingsError(msg, hint=hint)
+            return found
+        layers = list(dict.fromkeys(name for g in groups for name in g.filters))
+        told("scoring filters")
+        scores = sensitivity.of_groups(
+            groups,
+            sensitivity.of_layers(
+                network.to(self.device),
+                layers,
+                criterion,
+                batches=self._batches(seed, told)
+                if criterion in sensitivity.LEARNT
+                else (),
+                loss=losses.make(self.training),
+                seed=seed,
+            ),
+        )
+        network.cpu()
+        chooser = Chooser(groups, scores, self.settings.scope, self.settings.multiple)
+        goal, cost = self._goal(network, groups, number)
+        removed = plan.choose(chooser, goal, cost)
+        return Plan(held.manifest.name, held.sha256, criterion, removed, scores)
+
+    def _goal(
+        self, network: nn.Module, groups: Sequence[Group], number: int
+    ) -> tuple[Target, Callable[[shrink.Removed], float]]:
+        target = self.settings.target
+        if target is None:
+            msg = "a pruning without a plan has a target"
+            raise ValueError(msg)
+        now = 0.0
+        if target.kind == "latency":
+            now = self._ms([self.model.network])[0]
+        goal = target.part(number, self.settings.rounds, now)
+        whole = self._size(self.model.network)
+
+        def cost(removed: shrink.Removed) -> float:
+            small = shrink.shrunken(network, groups, removed)
+            if goal.kind == "latency":
+                return self._ms([small])[0]
+            key = {"flops": "gflop", "params": "parameters"}[goal.kind]
+            return float(self._size(small)[key] / whole[key])
+
+        return goal, cost
+
+    def _batches(
+        self, seed: int, told: Told
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        subjects = self._subjects("train", told)
+        drawn = replace(
+            self.training,
+            steps=self.settings.batches,
+            epochs=0,
+            sampling="oblique",
+            seed=seed,
+        )
+        with Feeder(subjects, drawn, 0) as source:
+            for _ in range(drawn.steps):
+                images, targets = source.get()
+                yield (
+                    torch.from_numpy(images).to(self.device),
+                    torch.from_numpy(targets).to(self.device).long(),
+                )
+
+    def _finetuning(self, start: Path, seed: int, told: Told) -> TrainSettings:
+        """Return the settings of a fine-tuning; no steps for none."""
+        epochs, base = self.settings.finetune, self.training
+        steps = base.steps
+        if epochs is None and not self.settings.has_steps:
+            epochs = DEFAULT_EPOCHS
+        if epochs is not None:
+            an_epoch = _slices(self._subjects("train", told), base) / base.batch
+            steps = round(epochs * an_epoch)
+        made = replace(
+            base,
+            name=self.output.stem,
+            parent=str(start),
+            steps=max(1, steps),
+            epochs=0,
+            sampling="oblique",
+            seed=seed,
+            warmup_steps=min(base.warmup_steps, steps // 10),
+        )
+        if not steps:
+            object.__setattr__(made, "steps", 0)
+        return made
+
+    def _dice(self, network: nn.Module, told: Told) -> float | None:
+        subjects = self._subjects("val", told) if self.pairs["val"] else []
+        if not subjects:
+            return None
+        told("validating")
+        network = network.to(self.device).eval()
+        score = validate.dice(network, subjects, self.training, self.device)
+        network.cpu()
+        return score
+
+    def _size(self, network: nn.Module) -> dict[str, Any]:
+        """Return the trainable weights, and the operations of a slice in 1e9."""
+        solid = self.spec.dimensions == 3
+        edge = CUBE_VOXELS if solid else SLICE_PIXELS
+        image = torch.empty(self.spec.shape(edge), device="meta")
+        flop = operations(_on_meta(network), image) / (edge if solid else 1)
+        trainable = parameter_counts(network)["trainable"]
+        return {"parameters": trainable, "gflop": flop / 1e9}
+
+    def _manifest(
+        self, model: Model, criterion: str, begun: Model | None = None
+    ) -> Manifest:
+        held = self.model
+        asked = self.settings.as_json() | {"criterion": criterion}
+        told = dict(model.manifest.training)
+        if begun is not None:
+            told |= {"pruning": asked, "parent_training": held.manifest.training}
+        return replace(
+            held.manifest,
+            name=self.output.stem,
+            training=told,
+            metrics=(),
+            parent={"name": held.manifest.name, "sha256": held.sha256},
+        )
+
+    def _timed(self, points: Sequence[Point]) -> list[Point]:
+        times = self._ms([load_model(Path(p.model)).network for p in points])
+        return [replace(p, ms=ms) for p, ms in zip(points, times, strict=True)]
+
+    def _ms(self, networks: Sequence[nn.Module]) -> list[float]:
+        solid = self.spec.dimensions == 3
+        edge = CUBE_VOXELS if solid else SLICE_PIXELS
+        return speed.ms_per_slice(networks, edge, self.device, solid=solid)
+
+    def _write(self) -> None:
+        """Put the model that was asked for at its place, with what was measured."""
+        kept = load_model(Path(self.result.last.model))
+        dice = self.result.last.dice
+        scored = [p.name for p in self.pairs["val"]]
+        rows = [{"metric": "slice Dice", "value": dice, "data": ", ".join(scored)}]
+        metrics = tuple(rows) if dice is not None else ()
+        save_model(self.output, kept.network, replace(kept.manifest, metrics=metrics))
+        found = self.result
+        points = [p.as_json() for p in (found.dense, *found.points)]
+        prune_page.write(self.folder, points, self._facts(scored))
+
+    def _facts(self, scored: Sequence[str]) -> list[str]:
+        held, settings = self.model.manifest, self.settings
+        aim = settings.target
+        told = f"aim: {aim.kind} {aim.value:g}" if aim else f"plan: {settings.plan}"
+        return [
+            f"{held.name} ({held.architecture}), {told}, {settings.rounds} rounds, "
+            f"scope {settings.scope}, {settings.multiple} channels at a time",
+            f"Scored on unaltered slices of: {', '.join(scored) or 'nothing'}",
+            f"Times in float32 on {self.device}, {torch.get_num_threads()} threads, "
+            "all networks in turns",
+        ]
+
+
+def _example_size(spec: catalog.NetworkSpec, training: TrainSettings) -> int:
+    return (
+        max(2 * spec.stride, min(training.patches))
+        if spec.dimensions == 2
+        else (2 * spec.stride)
+    )
+
+
+def _on_meta(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).to("meta")
+
+
+def _slices(subjects: Sequence[Subject], training: TrainSettings) -> int:
+    """Return how many slices, or cubes, an epoch has."""
+    if catalog.find(training.network).dimensions == 3:
+        edge = training.middle_patch
+        return sum(
+            max(1, round(float(torch.tensor(s.shape).prod()) / edge**3))
+            for s in subjects
+        )
+    return sum(
+        len(sampling.places(subject, view, central=False))
+        for subject in subjects
+        for view in training.views
+    )
+
+
+def _read_point(path: Path) -> Point:
+    return Point(**json.loads(path.read_text(encoding="utf-8")))
