@@ -48,7 +48,7 @@ FILES = {
         "NAME-plan.json": "With --dry-run: which channels would leave, by group.",
         "NAME-pruning/report.html": "What was lost and won, with both pictures.",
         "NAME-pruning/report.png": "Dice against weights, operations, size and time.",
-        "NAME-pruning/layers.png": "Per layer: scores of its filters, and what is left.",
+        "NAME-pruning/layers.png": "Per layer: scores of filters, and what is left.",
         "NAME-pruning/report.csv": "One row per network.",
         "NAME-pruning/CRITERION-SEED/round-K": "Plan, network and fine-tuning of a "
         "round.",

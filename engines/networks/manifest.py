@@ -4,6 +4,7 @@
 of the tensors, so that a damaged file is never used.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engines.errors import ModelFileError, SettingsError, UnknownModelError
 from engines.files import sha256_of, write_bytes
 from engines.networks import catalog, resize
+from engines.networks.catalog import NetworkSpec
 from engines.networks.resize import Shapes
 from engines.preprocess.recipe import Recipe
 
@@ -293,11 +295,26 @@ def _build(path: Path, manifest: Manifest, shapes: Shapes) -> nn.Module:
     network = spec.build(
         in_channels=1, classes=len(manifest.classes), options=manifest.options
     )
+    whole = channel_plan(network)
     resize.fit(network, shapes)
-    if channel_plan(network) != dict(manifest.channels):
+    plan = channel_plan(network)
+    fits = plan == dict(manifest.channels)
+    if not fits or (plan != whole and not _gives(network, spec, manifest)):
         msg = f"{path}: its channels are not those of {manifest.architecture!r}"
         raise ModelFileError(msg, hint="Update spine.")
     return network
+
+
+def _gives(network: nn.Module, spec: NetworkSpec, manifest: Manifest) -> bool:
+    """Say whether a pruned network's layers fit each other and give the classes."""
+    ghost = copy.deepcopy(network).to("meta").eval()
+    image = torch.empty(spec.shape(2 * spec.stride), device="meta")
+    try:
+        with torch.no_grad():
+            logits = ghost(image)
+    except RuntimeError:
+        return False
+    return bool(logits.shape[1] == len(manifest.classes))
 
 
 def _stored(name: str, value: Tensor, half: bool) -> Tensor:

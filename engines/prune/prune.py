@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engines import __version__
-from engines.errors import SettingsError, TrainingError
+from engines.errors import SettingsError
 from engines.files import require_writable, sha256_of, write_json, write_text
 from engines.networks import catalog
 from engines.networks.manifest import (
@@ -33,8 +33,8 @@ from engines.prune.plan import Chooser, Plan, Target
 from engines.prune.settings import DEFAULT_EPOCHS, PruneSettings
 from engines.report import prune_page
 from engines.runtimes.devices import pick
-from engines.train import data, loop, losses, sampling, validate
-from engines.train.data import Subject
+from engines.train import loop, losses, sampling, validate
+from engines.train.data import Scans, Subject
 from engines.train.feeder import Feeder
 from engines.train.settings import TrainSettings
 
@@ -158,15 +158,9 @@ class Pruning:
         self.folder = output.with_name(output.stem + FOLDER_SUFFIX)
         self.device = pick(settings.device)
         self.spec = catalog.find(model.manifest.architecture)
-        self.pairs = data.split_pairs(
-            data.find_pairs(root, training), training.split, training.seed
-        )
-        if not self.pairs["train"]:
-            msg = "the split leaves no scan to prune with"
-            raise TrainingError(msg, hint="Add scans or choose another --split.")
+        self.scans = Scans(root, training)
         self.size = _example_size(self.spec, training)
         self.original = self._groups(model.network)
-        self.held: dict[str, list[Subject]] = {}
 
     def write_plan(self, told: Told) -> Path:
         """Write the plan of the first round beside the output, and nothing else."""
@@ -217,7 +211,7 @@ class Pruning:
                 if isinstance(event, Point):
                     points.append(event)
                 yield event
-        self.held.clear()
+        self.scans.forget()
         told("timing")
         timed = self._timed([dense, *points])
         self.result = Pruned(timed[0], tuple(timed[1:]), self.output)
@@ -232,19 +226,11 @@ class Pruning:
             "settings": self.settings.as_json(),
             "plan": sha256_of(given) if given else "",
             "training": self.training.as_json(),
-            "scans": {
-                part: [p.name for p in held] for part, held in self.pairs.items()
-            },
+            "scans": {part: self.scans.names(part) for part in self.scans.dealt},
         }
 
     def _groups(self, network: nn.Module) -> list[Group]:
         return graph.groups(network, torch.rand(self.spec.shape(self.size)))
-
-    def _subjects(self, part: str, told: Told) -> list[Subject]:
-        if part not in self.held:
-            told(f"reading {part} scans")
-            self.held[part] = [data.load(p, self.training) for p in self.pairs[part]]
-        return self.held[part]
 
     def _dense(self, told: Told) -> Point:
         path = self.folder / POINT
@@ -305,11 +291,12 @@ class Pruning:
         chosen = plan.read(folder / PLAN, groups)
         begun = load_model(start)
         dice_cut = self._dice(begun.network, told)
-        settings = self._finetuning(start, seed + number, told)
-        path = folder / f"{settings.name}.safetensors"
-        if settings.steps:
-            self.held.pop("train", None)  # the training reads them itself
-            yield from loop.train(settings, self.root, folder, command=self.command)
+        settings = self._finetuning(start, seed + number)
+        path = folder / self.output.name
+        if settings is not None:
+            yield from loop.train(
+                settings, self.root, folder, command=self.command, scans=self.scans
+            )
             tuned = load_model(path)
             save_model(path, tuned.network, self._manifest(tuned, criterion, begun))
         else:
@@ -371,9 +358,7 @@ class Pruning:
                 network.to(self.device),
                 layers,
                 criterion,
-                batches=self._batches(seed, told)
-                if criterion in sensitivity.LEARNT
-                else (),
+                batches=self._batches(seed) if criterion in sensitivity.LEARNT else (),
                 loss=losses.make(self.training),
                 seed=seed,
             ),
@@ -406,10 +391,8 @@ class Pruning:
 
         return goal, cost
 
-    def _batches(
-        self, seed: int, told: Told
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        subjects = self._subjects("train", told)
+    def _batches(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        subjects = self.scans.subjects("train")
         drawn = replace(
             self.training,
             steps=self.settings.batches,
@@ -425,31 +408,30 @@ class Pruning:
                     torch.from_numpy(targets).to(self.device).long(),
                 )
 
-    def _finetuning(self, start: Path, seed: int, told: Told) -> TrainSettings:
-        """Return the settings of a fine-tuning; no steps for none."""
+    def _finetuning(self, start: Path, seed: int) -> TrainSettings | None:
+        """Return the settings of a fine-tuning; None for none."""
         epochs, base = self.settings.finetune, self.training
         steps = base.steps
         if epochs is None and not self.settings.has_steps:
             epochs = DEFAULT_EPOCHS
         if epochs is not None:
-            an_epoch = _slices(self._subjects("train", told), base) / base.batch
+            an_epoch = _slices(self.scans.subjects("train"), base) / base.batch
             steps = round(epochs * an_epoch)
-        made = replace(
+        if not steps:
+            return None
+        return replace(
             base,
             name=self.output.stem,
             parent=str(start),
-            steps=max(1, steps),
+            steps=steps,
             epochs=0,
             sampling="oblique",
             seed=seed,
             warmup_steps=min(base.warmup_steps, steps // 10),
         )
-        if not steps:
-            object.__setattr__(made, "steps", 0)
-        return made
 
     def _dice(self, network: nn.Module, told: Told) -> float | None:
-        subjects = self._subjects("val", told) if self.pairs["val"] else []
+        subjects = self.scans.subjects("val")
         if not subjects:
             return None
         told("validating")
@@ -496,7 +478,7 @@ class Pruning:
         """Put the model that was asked for at its place, with what was measured."""
         kept = load_model(Path(self.result.last.model))
         dice = self.result.last.dice
-        scored = [p.name for p in self.pairs["val"]]
+        scored = self.scans.names("val")
         rows = [{"metric": "slice Dice", "value": dice, "data": ", ".join(scored)}]
         metrics = tuple(rows) if dice is not None else ()
         save_model(self.output, kept.network, replace(kept.manifest, metrics=metrics))

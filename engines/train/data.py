@@ -134,6 +134,43 @@ def split_pairs(pairs: Sequence[Pair], split: str, seed: int) -> dict[str, list[
     return dealt
 
 
+class Scans:
+    """The scans of a training, read when they are first asked for.
+
+    Attributes:
+        dealt: ``train``, ``val`` and ``test`` -> pairs.
+    """
+
+    def __init__(self, root: Path, settings: TrainSettings) -> None:
+        """Find and deal them, as the seed of ``settings`` does.
+
+        Raises:
+            TrainingError: a source without a scan, or nothing to train on.
+        """
+        self.dealt = split_pairs(
+            find_pairs(root, settings), settings.split, settings.seed
+        )
+        if not self.dealt["train"]:
+            msg = "the split leaves no scan to train on"
+            raise TrainingError(msg, hint="Add scans or choose another --split.")
+        self._settings = settings
+        self._read: dict[str, list[Subject]] = {}
+
+    def subjects(self, part: str) -> list[Subject]:
+        """Return the scans of a part in memory."""
+        if part not in self._read:
+            self._read[part] = [load(pair, self._settings) for pair in self.dealt[part]]
+        return self._read[part]
+
+    def names(self, part: str) -> list[str]:
+        """Return what the scans of a part are called."""
+        return [pair.name for pair in self.dealt[part]]
+
+    def forget(self) -> None:
+        """Leave the memory that the scans take."""
+        self._read.clear()
+
+
 def split_record(dealt: Mapping[str, Sequence[Pair]], seed: int) -> dict[str, Any]:
     """Return the split as it is saved."""
     parts = {part: [p.name for p in pairs] for part, pairs in dealt.items()}

@@ -28,7 +28,7 @@ from engines.networks.manifest import Manifest, save_model
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
 from engines.train import data, distributed, feeder, losses, validate
-from engines.train.data import Pair, Subject
+from engines.train.data import Scans, Subject
 from engines.train.distributed import Group
 from engines.train.feeder import Batch, Feeder
 from engines.train.pace import Pace
@@ -94,12 +94,22 @@ def train(
     *,
     resume: bool = True,
     command: str = "",
+    scans: Scans | None = None,
 ) -> Iterator[Event]:
     """Train as ``settings`` say, in the folder ``run``, and yield how it goes.
 
     ``run`` gets settings.json, split.json, curve.csv, curve.png, checkpoint.pt and
     NAME.safetensors. A checkpoint found there is gone on from when its settings
     are the same.
+
+    Args:
+        settings: of the training.
+        data_root: folder of the sources.
+        run: folder of the training.
+        resume: whether to go on from a checkpoint.
+        command: as the user typed it, for the manifest.
+        scans: what is trained on, where that is not for these settings to find; they
+            are read and dealt as those settings say that they were found by.
 
     Raises:
         TrainingError: no data, nothing to train on, or a loss that is not finite.
@@ -109,24 +119,18 @@ def train(
     with distributed.joined(settings.batch, settings.device) as (group, device):
         if group.leads:
             require_writable(run)
-        dealt = data.split_pairs(
-            data.find_pairs(data_root, settings), settings.split, settings.seed
-        )
-        if not dealt["train"]:
-            msg = "the split leaves no scan to train on"
-            raise TrainingError(msg, hint="Add scans or choose another --split.")
+        scans = scans or data.Scans(data_root, settings)
         torch.manual_seed(settings.seed)
         network = _network(settings)
-        subjects = [data.load(pair, settings) for pair in dealt["train"]]
-        validation = [data.load(pair, settings) for pair in dealt["val"]]
+        subjects, validation = scans.subjects("train"), scans.subjects("val")
         chosen = counted(settings, len(feeder.items_of(subjects, settings)))
         trainer = _Trainer(
             chosen, network, subjects, validation, run, group, device, resume=resume
         )
         if group.leads:
             write_json(run / "settings.json", chosen.as_json())
-            write_json(run / "split.json", data.split_record(dealt, chosen.seed))
-        provenance = _provenance(chosen, dealt, command)
+            write_json(run / "split.json", data.split_record(scans.dealt, chosen.seed))
+        provenance = _provenance(chosen, scans, command)
         with _determined(chosen):
             yield from trainer.run(provenance)
 
@@ -466,9 +470,7 @@ def _optimizer(settings: TrainSettings, network: nn.Module) -> torch.optim.Optim
     return made
 
 
-def _provenance(
-    settings: TrainSettings, dealt: Mapping[str, Sequence[Pair]], command: str
-) -> dict[str, Any]:
+def _provenance(settings: TrainSettings, scans: Scans, command: str) -> dict[str, Any]:
     sources = [
         {"data": s.path, "kind": s.kind, "origin": s.origin, "licence": s.licence}
         for s in settings.sources
@@ -476,8 +478,10 @@ def _provenance(
     return {
         "command": command,
         "version": __version__,
-        "settings": replace(settings, sources=()).as_json(),
+        "settings": replace(
+            settings, sources=(), parent=Path(settings.parent).name
+        ).as_json(),
         "sources": sources,
-        "train": [p.name for p in dealt["train"]],
-        "val": [p.name for p in dealt["val"]],
+        "train": scans.names("train"),
+        "val": scans.names("val"),
     }

@@ -5,6 +5,7 @@ weight zero for it, so that its contribution is absent; norms over channels and 
 over channels are taken over those that are left.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engines.errors import ModelFileError
+from engines.geometry import Grid
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, resize
 from engines.networks.attention import SpatialAttention
@@ -58,7 +61,7 @@ def cut(request: pytest.FixtureRequest) -> Cut:
     spec = catalog.find(request.param)
     network = spec.build(in_channels=1, classes=2).eval()
     unsettle(network)
-    groups = graph.groups(network, torch.rand(spec.shape(2 * spec.stride)))
+    groups = graph.groups(network, torch.rand(spec.shape(edge(spec))))
     rng = np.random.default_rng(0)
     removed = {g.name: half(g, rng) for g in groups}
     small = shrink.shrunken(network, groups, removed)
@@ -75,7 +78,7 @@ def saved(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe.modality,
         cut.spec.views,
         recipe,
-        patch=2 * cut.spec.stride,
+        patch=edge(cut.spec),
     )
     path = tmp_path_factory.mktemp("models") / "small.safetensors"
     save_model(path, cut.small, manifest, half=False)
@@ -83,7 +86,7 @@ def saved(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nothing_but_the_removed_filters_is_missing(cut: Cut) -> None:
-    image = torch.randn(cut.spec.shape(2 * cut.spec.stride))
+    image = torch.randn(cut.spec.shape(edge(cut.spec)))
     with torch.inference_mode():
         found = cut.small(image)
         expected = reference(cut)(image)
@@ -109,7 +112,7 @@ def test_every_filter_but_those_of_the_classes_can_leave(cut: Cut) -> None:
 
 
 def test_what_is_pruned_still_learns(cut: Cut) -> None:
-    image = torch.randn(2, *cut.spec.shape(2 * cut.spec.stride)[1:])
+    image = torch.randn(2, *cut.spec.shape(edge(cut.spec))[1:])
     logits = cut.small(image)
     logits.sin().sum().backward()
     gradients = [p.grad for p in cut.small.parameters() if p.grad is not None]
@@ -119,7 +122,7 @@ def test_what_is_pruned_still_learns(cut: Cut) -> None:
 
 
 def test_the_file_rebuilds_it(cut: Cut, saved: Path) -> None:
-    image = torch.randn(cut.spec.shape(2 * cut.spec.stride))
+    image = torch.randn(cut.spec.shape(edge(cut.spec)))
     with torch.inference_mode():
         given, again = cut.small(image), load_model(saved).network(image)
     torch.testing.assert_close(again, given, atol=0, rtol=0)
@@ -129,8 +132,29 @@ def test_the_file_rebuilds_it(cut: Cut, saved: Path) -> None:
     assert told["parameters"]["trainable"] == trainable
 
 
+def test_a_file_whose_layers_do_not_fit_is_refused(cut: Cut, saved: Path) -> None:
+    """One channel less in a single layer: nothing else was told of it."""
+    manifest = load_model(saved).manifest
+    group = max(cut.groups, key=lambda g: g.size)
+    state = {k: v.shape for k, v in cut.small.state_dict().items()}
+    name = f"{group.name}.weight"
+    turned = isinstance(
+        cut.small.get_submodule(group.name), nn.ConvTranspose2d | nn.ConvTranspose3d
+    )
+    shape = list(state[name])
+    shape[1 if turned else 0] -= 1
+    broken = copy.deepcopy(cut.small)
+    resize.fit(broken, {**state, name: shape})
+    with torch.no_grad():
+        broken.get_submodule(group.name).get_parameter("weight").zero_()
+    path = saved.with_name("broken.safetensors")
+    save_model(path, broken, manifest, half=False)
+    with pytest.raises(ModelFileError, match="channels are not those"):
+        load_model(path)
+
+
 def test_its_onnx_agrees(cut: Cut, tmp_path: Path) -> None:
-    image = torch.randn(cut.spec.shape(2 * cut.spec.stride))
+    image = torch.randn(cut.spec.shape(edge(cut.spec)))
     path = tmp_path / "network.onnx"
     torch.onnx.export(cut.small, (image,), path, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -145,7 +169,7 @@ def test_its_onnx_agrees(cut: Cut, tmp_path: Path) -> None:
 def test_it_segments(saved: Path) -> None:
     model = load_model(saved)
     prepared = segment.prepare(scan(model), model.manifest.recipe)
-    planes = model.manifest.views
+    planes = model.manifest.views[-1:]
     tried = segment.probe(prepared, model, planes)
     choice = choose(model, torch.device("cpu"), "float32", tried)
     done = segment.segment_prepared(prepared, model, choice, planes)
@@ -172,6 +196,11 @@ LEFT_ALONE: Mapping[str, Sequence[str]] = {
     "inception-dual-unet": ("head", "second_head"),
 }
 """Class layers, and what ``graph.groups`` says it cannot follow."""
+
+
+def edge(spec: NetworkSpec) -> int:
+    """Return rows and columns of a small slice, or the edge of a small cube."""
+    return 2 * spec.stride if spec.dimensions == 2 else spec.stride
 
 
 def unsettle(network: nn.Module) -> None:
@@ -261,8 +290,9 @@ def _attend_over(module: SpatialAttention, kept: Tensor):  # noqa: ANN202
 
 
 def scan(model: Model) -> Volume:
-    """Return a small scan of the model's kind."""
+    """Return a small piece of a scan, of the model's kind."""
     read = Volume.read(DATA / "tptbox_ct.nii.gz")
-    if model.manifest.modality == "ct":
-        return read
-    return read.with_voxels(np.clip(read.voxels, 0, 1000))
+    piece = read.voxels[20:44, 10:34, 30:38]
+    if model.manifest.modality == "mr":
+        piece = np.clip(piece, 0, 1000)
+    return Volume(piece, Grid(piece.shape, read.grid.affine))
