@@ -6,8 +6,8 @@ network and the fine-tuning of each round. What is finished there is not done ag
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from engines.files import require_writable, sha256_of, write_json, write_text
 from engines.networks import catalog
 from engines.networks.manifest import (
     CUBE_VOXELS,
+    SUFFIX,
     Manifest,
     Model,
     load_model,
@@ -30,6 +31,7 @@ from engines.networks.manifest import (
 from engines.prune import graph, plan, sensitivity, shrink, speed
 from engines.prune.graph import Group
 from engines.prune.plan import Chooser, Plan, Target
+from engines.prune.points import Point, Pruned, read_point
 from engines.prune.settings import DEFAULT_EPOCHS, PruneSettings
 from engines.report import prune_page
 from engines.runtimes.devices import pick
@@ -44,83 +46,6 @@ SLICE_PIXELS = 256
 """Rows and columns of the slice that operations and times are told for."""
 
 Told = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One network on the way from large to small.
-
-    Attributes:
-        criterion: that chose what left; empty for the model as it was given.
-        left: share of the filters that may leave that are still there.
-        parameters: trainable weights.
-        gflop: of a slice of ``SLICE_PIXELS`` squared.
-        size_bytes: of the model file, in half precision.
-        dice_cut: on the validation slices before fine-tuning, None without any.
-        dice: after it.
-        ms: of a slice; measured together with the others in the end.
-        kept: name of a group -> share of its channels that is left, of the original.
-        scores: name of a group -> score of each channel before this round.
-        model: the file.
-    """
-
-    criterion: str
-    seed: int
-    round: int
-    left: float
-    parameters: int
-    gflop: float
-    size_bytes: int
-    dice_cut: float | None
-    dice: float | None
-    ms: float | None = None
-    kept: Mapping[str, float] = field(default_factory=dict)
-    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    model: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the point is called in tables."""
-        if not self.criterion:
-            return "as given"
-        return f"{self.criterion} {self.seed}, round {self.round}"
-
-    def line(self) -> str:
-        """Return the point in one line."""
-        scored = "" if self.dice is None else f", validation Dice {self.dice:.4f}"
-        size = f"{self.parameters / 1e6:.2f} M weights, {self.gflop:.2f} GFLOP"
-        return f"{self.name}: {size}{scored}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record of the point."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What a pruning came to: every point, the model as it was given first."""
-
-    dense: Point
-    points: tuple[Point, ...]
-    path: Path
-
-    @property
-    def last(self) -> Point:
-        """The point whose network was kept."""
-        first = (self.points[0].criterion, self.points[0].seed)
-        return [p for p in self.points if (p.criterion, p.seed) == first][-1]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record for ``--json``, without scores."""
-        points = [p.as_json() for p in (self.dense, *self.points)]
-        brief = [{k: v for k, v in p.items() if k != "scores"} for p in points]
-        return {"model": str(self.path), "points": brief, "speedup": self.speedup}
-
-    @property
-    def speedup(self) -> float | None:
-        """How many times as fast the kept network is as the one that was given."""
-        held = (self.dense.ms, self.last.ms)
-        return held[0] / held[1] if held[0] and held[1] else None
 
 
 class Pruning:
@@ -147,8 +72,15 @@ class Pruning:
             command: as the user typed it, for the manifest.
 
         Raises:
-            SpineError: data without masks, classes that masks are not read for.
+            SpineError: data without masks, an output that is no model file or is the
+                model itself.
         """
+        if output.suffix != SUFFIX:
+            msg = f"{output} is no name for a model file"
+            raise SettingsError(msg, hint=f"Let it end in {SUFFIX}.")
+        if output.resolve() == model.path.resolve():
+            msg = f"{output} is the model that should be pruned"
+            raise SettingsError(msg, hint="Name another -o.")
         self.model = model
         self.settings = settings
         self.training = training
@@ -235,7 +167,7 @@ class Pruning:
     def _dense(self, told: Told) -> Point:
         path = self.folder / POINT
         if path.exists():
-            return _read_point(path)
+            return read_point(path)
         score = self._dice(self.model.network, told)
         size = self.model.path.stat().st_size
         point = Point(
@@ -248,7 +180,6 @@ class Pruning:
             size_bytes=size,
             **self._size(self.model.network),
             kept={g.name: 1.0 for g in self.original},
-            model=str(self.model.path),
         )
         write_json(path, point.as_json())
         return point
@@ -260,13 +191,13 @@ class Pruning:
         for number in range(1, self.settings.rounds + 1):
             folder = self.folder / f"{criterion}-{seed}" / f"round-{number}"
             if (folder / POINT).exists():
-                point = _read_point(folder / POINT)
+                point = read_point(folder / POINT)
             else:
                 told(f"{criterion}, round {number} of {self.settings.rounds}")
                 yield from self._round(current, criterion, seed, number, folder, told)
-                point = _read_point(folder / POINT)
+                point = read_point(folder / POINT)
             yield point
-            current = load_model(Path(point.model))
+            current = load_model(self.folder / point.model)
 
     def _round(
         self,
@@ -315,7 +246,7 @@ class Pruning:
             **self._size(network),
             kept=share,
             scores={k: [float(x) for x in v] for k, v in chosen.scores.items()},
-            model=str(path),
+            model=str(path.relative_to(self.folder)),
         )
         write_json(folder / POINT, point.as_json())
 
@@ -466,8 +397,13 @@ class Pruning:
         )
 
     def _timed(self, points: Sequence[Point]) -> list[Point]:
-        times = self._ms([load_model(Path(p.model)).network for p in points])
+        times = self._ms([self._network_of(p) for p in points])
         return [replace(p, ms=ms) for p, ms in zip(points, times, strict=True)]
+
+    def _network_of(self, point: Point) -> nn.Module:
+        if not point.model:
+            return self.model.network
+        return load_model(self.folder / point.model).network
 
     def _ms(self, networks: Sequence[nn.Module]) -> list[float]:
         solid = self.spec.dimensions == 3
@@ -476,7 +412,7 @@ class Pruning:
 
     def _write(self) -> None:
         """Put the model that was asked for at its place, with what was measured."""
-        kept = load_model(Path(self.result.last.model))
+        kept = load_model(self.folder / self.result.last.model)
         dice = self.result.last.dice
         scored = self.scans.names("val")
         rows = [{"metric": "slice Dice", "value": dice, "data": ", ".join(scored)}]
@@ -524,7 +460,3 @@ def _slices(subjects: Sequence[Subject], training: TrainSettings) -> int:
         for subject in subjects
         for view in training.views
     )
-
-
-def _read_point(path: Path) -> Point:
-    return Point(**json.loads(path.read_text(encoding="utf-8")))

@@ -25,7 +25,7 @@ from engines.preprocess.intensity import Line
 from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import normalised, target_grid
 from engines.preprocess.recipe import Recipe
-from engines.train.losses import IGNORED
+from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import Source, TrainSettings
 from engines.volume import SUFFIXES, Volume, read_mask, stem_of
 
@@ -72,7 +72,8 @@ class Subject:
         image: (I, J, K), values above ``outside``; None for masks alone.
         outside: value of what lies beyond the scan, in HU for CT.
         shares: (V, I, J, K), how much of each voxel belongs to each of ``values``.
-        values: the V class indices in view, ``IGNORED`` for what is not scored.
+        values: the V class indices in view, ``IGNORED`` for what is not scored,
+            ``UNDIVIDED`` for spine of an unknown class.
         spacing_mm: voxel size along (I, J, K).
         seen_mm: voxel size that the recipe gives this scan, which the network sees.
         bone: (N, 3), voxel indices of up to 20,000 foreground voxels.
@@ -274,6 +275,8 @@ def _class_map(
             raise MaskError(msg, hint="Set the source's scheme.")
         elif "disc" in classes:
             table[value] = value
+        elif pair.source.scheme == "binary" and "spine" not in classes:
+            table[value] = UNDIVIDED
         else:
             table[value] = labels.class_of(scheme[value], classes)
     target: NDArray[np.uint8] = table[mask.voxels]

@@ -1,5 +1,10 @@
 """Losses over logits, as rows of one table. Voxels marked ``IGNORED`` do not count.
 
+Voxels marked ``UNDIVIDED`` are foreground of a class that their mask does not tell.
+They are held against the network's own opinion of which, renormalised without the
+background and taken as given, so that what is learnt is the sum of the foreground: for
+the cross-entropy that has the very gradient of minus the logarithm of this sum.
+
 Focal: Lin et al., arXiv:1708.02002. Dice: Milletari et al., arXiv:1606.04797, over
 the whole batch, the background left out.
 """
@@ -16,12 +21,19 @@ from engines.train.settings import TrainSettings
 IGNORED = 255
 """Target value of voxels that are not scored."""
 
+UNDIVIDED = 254
+"""Target value of voxels that are of the foreground, nobody knows of which class."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Softmax cross-entropy; logits (N, C, H, W), target (N, H, W), or cubes."""
-    return functional.cross_entropy(logits, target, ignore_index=IGNORED)
+    if not (target == UNDIVIDED).any():
+        return functional.cross_entropy(logits, target, ignore_index=IGNORED)
+    valid, truth = _one_hot(logits, target)
+    each = -(truth * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
+    return (each * valid).sum() / valid.sum().clamp(min=1)
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -111,20 +123,29 @@ def majority(target: Tensor, classes: int, rows: int, columns: int) -> Tensor:
     """Return ``target`` (N, H, W) as (N, rows, columns).
 
     Each pixel gets the class that most of the scored pixels under it have, of equally
-    many the lowest, and ``IGNORED`` when none of them is scored.
+    many the lowest, and ``IGNORED`` when none of them is scored. ``UNDIVIDED`` votes as
+    a class of its own.
     """
     scored = target != IGNORED
-    votes = functional.one_hot(torch.where(scored, target, 0), classes)
+    known = torch.where(target == UNDIVIDED, classes, torch.where(scored, target, 0))
+    votes = functional.one_hot(known, classes + 1)
     votes = (votes * scored.unsqueeze(-1)).movedim(-1, 1)
     share = functional.adaptive_avg_pool2d(votes.float(), (rows, columns))
-    return torch.where(share.amax(dim=1) > 0, share.argmax(dim=1), IGNORED)
+    chosen = share.argmax(dim=1)
+    chosen = torch.where(chosen == classes, UNDIVIDED, chosen)
+    return torch.where(share.amax(dim=1) > 0, chosen, IGNORED)
 
 
 def _one_hot(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     valid = (target != IGNORED).unsqueeze(1)
-    known = torch.where(target == IGNORED, 0, target)
-    truth = functional.one_hot(known, logits.shape[1]).movedim(-1, 1)
-    return valid.to(logits.dtype), truth.to(logits.dtype) * valid
+    undivided = (target == UNDIVIDED).unsqueeze(1)
+    known = torch.where(target >= UNDIVIDED, 0, target)
+    truth = functional.one_hot(known, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
+    if undivided.any():
+        opinion = logits.detach()[:, 1:].softmax(dim=1)
+        nothing = torch.zeros_like(opinion[:, :1])
+        truth = torch.where(undivided, torch.cat([nothing, opinion], dim=1), truth)
+    return valid.to(logits.dtype), truth * valid
 
 
 def _mean(each: Tensor, valid: Tensor) -> Tensor:

@@ -81,12 +81,13 @@ def of_pairs(pairs: Sequence[tuple[Labels, Labels]], classes: int) -> dict[str, 
 
     Args:
         pairs: prediction and truth of each slice (H, W) or cube, in class indices;
-            pixels whose truth is ``losses.IGNORED`` do not count.
+            pixels whose truth is ``losses.IGNORED`` or ``UNDIVIDED`` do not
+                count.
         classes: how many there are, the background included.
     """
     table = np.zeros((classes, classes), np.int64)
     for seen, truth in pairs:
-        scored = truth != losses.IGNORED
+        scored = truth < losses.UNDIVIDED
         joint = seen[scored].astype(np.int64) * classes + truth[scored]
         table += np.bincount(joint, minlength=classes**2).reshape(classes, classes)
     counts = _counts(table)
@@ -162,5 +163,5 @@ def _sides(
     seen: Labels, truth: Labels, label: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return where prediction and truth have the label, among what is scored."""
-    scored = truth != losses.IGNORED
+    scored = truth < losses.UNDIVIDED
     return (seen == label) & scored, truth == label

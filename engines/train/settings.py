@@ -337,7 +337,9 @@ class TrainSettings:
         uneven = [size for size in self.patches if size % spec.stride]
         solid = spec.dimensions == 3
         drawn = [s.path for s in self.sources if s.kind != "scan"]
-        blind = [s.path for s in self.sources if s.scheme == "binary"]
+        known = [s for s in self.sources if s.part in ("train", "auto")]
+        blind = [s.path for s in known if s.scheme == "binary"]
+        divides = self.classes in ("spine", "mr") or len(blind) < len(known)
         combinations = (
             (
                 uneven,
@@ -372,9 +374,9 @@ class TrainSettings:
                 "Use sources of the kind scan.",
             ),
             (
-                blind and self.classes not in ("spine", "mr"),
+                blind and not divides,
                 f"binary masks do not tell {self.classes} apart: {', '.join(blind)}",
-                "Choose the classes spine, or another scheme.",
+                "Choose the classes spine, another scheme, or add masks that do.",
             ),
             (
                 self.classes == "mr" and self.prepared_by.modality != "mr",

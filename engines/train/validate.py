@@ -26,14 +26,14 @@ def dice(
     """Return the mean Dice of the foreground classes over all pixels of all slices.
 
     A class that neither the truth nor the network sees is left out; what is marked
-    ``losses.IGNORED`` does not count.
+    ``losses.IGNORED`` or ``UNDIVIDED`` does not count.
     """
     most = 256
     both, total = np.zeros(most), np.zeros(most)
     for subject in subjects:
         for image, target in examples(subject, settings):
             found = predicted(network, image, device)
-            scored = target != losses.IGNORED
+            scored = target < losses.UNDIVIDED
             truth, seen = target[scored], found[scored]
             both += np.bincount(truth[truth == seen], minlength=most)
             total += np.bincount(truth, minlength=most)

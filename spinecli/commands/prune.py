@@ -13,7 +13,8 @@ from spinecli import options, progress, render
 
 if TYPE_CHECKING:
     from engines.prune.plan import Target
-    from engines.prune.prune import Pruned, Pruning
+    from engines.prune.points import Pruned
+    from engines.prune.prune import Pruning
 
 TARGET, CHOICE, TUNING = "Target (one of them)", "Choice of filters", "Fine-tuning"
 
@@ -324,7 +325,7 @@ def prune(
 
 def _go(work: "Pruning") -> "Pruned":
     """Prune, and show how it goes."""
-    from engines.prune.prune import Point
+    from engines.prune.points import Point
 
     with progress.steps() as bar:
         for event in work.run(lambda told: bar.told(0, 1, told)):

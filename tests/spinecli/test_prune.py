@@ -284,6 +284,15 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_done(
     assert not out.with_name("small-pruning").exists()
 
 
+def test_the_output_is_another_model_file(
+    model: Path, crop: Path, tuning: Path, tmp_path: Path
+) -> None:
+    for out, said in ((model, "should be pruned"), (tmp_path / "small", "no name")):
+        refused = spine(*options(model, crop, tuning, out), "--ratio", 0.5)
+        assert refused.exit_code == 2
+        assert said in refused.stderr
+
+
 def test_labels_outside_the_classes_are_refused(
     model: Path, crop: Path, tuning: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engines.train import losses
-from engines.train.losses import IGNORED
+from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import LOSSES, TrainSettings
 
 
@@ -96,3 +96,53 @@ def test_focal_with_gamma_zero_is_half_the_cross_entropy() -> None:
     focal = losses.focal(alpha=0.5, gamma=0.0)(logits, target)
     whole = losses.cross_entropy(logits, target)
     assert focal.item() == pytest.approx(whole.item() / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_undivided_foreground_teaches_the_sum_of_its_classes(name: str) -> None:
+    """It pushes spine of an unknown class away from the background alone."""
+    loss = losses.make(TrainSettings(loss=name))
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 4, 4, requires_grad=True)
+    target = torch.full((2, 4, 4), UNDIVIDED)
+    value = loss(logits, target)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert (gradient[:, 0] > 0).all()
+    surer = logits.detach().clone()
+    surer[:, 0] -= 4
+    assert loss(surer, target) < value
+
+
+def test_its_cross_entropy_is_that_of_the_union() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 3, 3, requires_grad=True)
+    target = torch.randint(0, 4, (2, 3, 3))
+    target[0] = UNDIVIDED
+    target[1, 0, 0] = IGNORED
+    (found,) = torch.autograd.grad(losses.cross_entropy(logits, target), logits)
+    chance = logits.log_softmax(dim=1)
+    union = -chance[0, 1:].logsumexp(dim=0).sum()
+    rest = torch.nn.functional.cross_entropy(
+        logits[1:], target[1:], ignore_index=IGNORED, reduction="sum"
+    )
+    (expected,) = torch.autograd.grad((union + rest) / 17, logits)
+    torch.testing.assert_close(found, expected)
+
+
+def test_one_foreground_class_is_never_undivided() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 2, 4, 4)
+    target = torch.randint(0, 2, (1, 4, 4))
+    unknown = torch.where(target == 1, UNDIVIDED, target)
+    for name in LOSSES:
+        loss = losses.make(TrainSettings(loss=name))
+        torch.testing.assert_close(loss(logits, unknown), loss(logits, target))
+
+
+def test_the_coarse_output_gets_it_too() -> None:
+    target = torch.full((1, 4, 4), UNDIVIDED)
+    target[0, 0, 0] = 2
+    target[0, 2:, 2:] = IGNORED
+    assert losses.majority(target, 3, 2, 2).tolist() == [
+        [[UNDIVIDED, UNDIVIDED], [UNDIVIDED, IGNORED]]
+    ]

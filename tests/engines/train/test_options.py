@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -328,3 +329,24 @@ def test_what_is_not_given_is_the_network_s_own(
 def test_what_cannot_be_is_refused(given: dict[str, object], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         from_record(given)
+
+
+def test_masks_that_do_not_divide_the_spine_help_to_train_regions(
+    crop: Path, tmp_path: Path
+) -> None:
+    path = crop / "train" / "traintptbox_seg-vert_msk.nii.gz"
+    read = nib.nifti1.load(path)
+    spine = (np.asarray(read.dataobj) > 0).astype(np.uint8)
+    nib.nifti1.save(nib.nifti1.Nifti1Image(spine, read.affine), path)
+    blind = Source(path="train", part="train", scheme="binary")
+    divided = Source(path="val", part="train")
+    with pytest.raises(SettingsError, match="binary masks do not tell regions apart"):
+        replace(TINY, classes="regions", sources=(blind,))
+    settings = replace(TINY, classes="regions", sources=(blind, divided))
+    pairs = data.find_pairs(crop, settings)
+    held = {p.source.path: data.load(p, settings).values for p in pairs}
+    assert held == {"train": (losses.UNDIVIDED,), "val": (3,)}
+    events = list(loop.train(settings, crop, tmp_path / "run"))
+    model = load_model(tmp_path / "run" / "unet-r34.safetensors")
+    assert model.classes == 5
+    assert np.isfinite(events[-1].loss)
