@@ -88,7 +88,7 @@ def test_a_pruned_model_is_smaller_and_segments(
     out = tmp_path / "out" / "small.safetensors"
     done = spine(
         *options(model, crop, tuning, out), "--flops", "40%", "--steps", 2,
-        "--compare", "random", "--seeds", 2, "--split", "80/20",
+        "--compare", "random", "--split", "80/20",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert "gradient 0, round 2" in done.stdout
@@ -105,13 +105,13 @@ def test_a_pruned_model_is_smaller_and_segments(
     rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
     assert [(r["criterion"], r["seed"], r["round"]) for r in rows] == [
         ("", "0", "0"),
-        *((c, s, k) for c in ("gradient", "random") for s in "01" for k in "12"),
+        *((c, s, k) for c in ("gradient", "random") for s in "0" for k in "12"),
     ]
     gflop = [float(r["gflop"]) for r in rows]
     for first, second in zip(rows[1::2], rows[2::2], strict=True):
         assert 0.55 < float(first["gflop"]) / gflop[0] <= 0.4**0.5
         assert 0.3 < float(second["gflop"]) / gflop[0] <= 0.4
-    assert "2 seeds" in (folder / "report.html").read_text()
+    assert "one seed" in (folder / "report.html").read_text()
     for picture in ("report.png", "layers.png"):
         assert (folder / picture).stat().st_size > 10_000
     segmented = tmp_path / "masks"
