@@ -116,6 +116,9 @@ def train(
         SettingsError: the checkpoint in ``run`` belongs to other settings.
         OutputError: ``run`` cannot be written.
     """
+    if settings.rounds > 1:
+        msg = "self-training in rounds is for spine train alone"
+        raise SettingsError(msg, hint="Give rounds = 1, without unlabelled scans.")
     with distributed.joined(settings.batch, settings.device) as (group, device):
         if group.leads:
             require_writable(run)

@@ -31,7 +31,8 @@ SAMPLINGS = ("oblique", "slices", "central")
 REGULARISERS = ("none", "l1", "l2")
 KEEPS = ("last", "best")
 PRECISIONS = ("auto", "float32", "bfloat16")
-KINDS = ("scan", "bone", "labels")
+UNLABELLED = "unlabelled"
+KINDS = ("scan", "bone", "labels", UNLABELLED)
 SPLITS = (*split.FRACTIONS, "all")
 VIEWS = ("axial", "sagittal", "coronal")
 PARTS = ("auto", "train", "val", "test")
@@ -49,7 +50,8 @@ class Source:
     Attributes:
         path: folder below the data folder, searched with its subfolders.
         kind: ``scan`` (images and masks), ``bone`` (images of bone alone, soft
-            tissue is synthesised), ``labels`` (masks alone, images are).
+            tissue is synthesised), ``labels`` (masks alone, images are), or
+            ``unlabelled`` (images alone, labelled by the model of the round before).
         masks: folder of the masks, when they are not beside the images.
         scheme: ids in the masks, one of ``labels.SCHEMES``.
         part: ``train``, ``val`` or ``test`` for all of it, or ``auto`` for the seeded
@@ -170,7 +172,9 @@ class TrainSettings:
         views: planes that slices are taken from; empty for those of the row.
         augmentations: names of ``AUGMENTATIONS``; those not named are off. The only
             name ``all`` leaves ``augment`` as it is, and none turns everything off.
-        steps: optimizer steps.
+        rounds: of self-training, each from the model of the one before; see
+            ``self_training``.
+        steps: optimizer steps, of each round.
         epochs: times that every slice is seen, in place of ``steps``; needs a
             ``sampling`` that has slices to count.
         batch: slices per step, of the middle size, and more of smaller ones, or
@@ -222,6 +226,7 @@ class TrainSettings:
     sources: tuple[Source, ...] = ()
     split: str = "80/20"
     augmentations: tuple[str, ...] = ("all",)
+    rounds: int = 1
     steps: int = 2000
     epochs: int = 0
     batch: int = 0
@@ -303,6 +308,7 @@ class TrainSettings:
 
     def _require_numbers(self) -> None:
         least = {
+            "rounds": 1,
             "steps": 1,
             "epochs": 0,
             "batch": 1,
@@ -336,8 +342,14 @@ class TrainSettings:
         """Refuse combinations that cannot be trained."""
         uneven = [size for size in self.patches if size % spec.stride]
         solid = spec.dimensions == 3
-        drawn = [s.path for s in self.sources if s.kind != "scan"]
-        known = [s for s in self.sources if s.part in ("train", "auto")]
+        drawn = [s.path for s in self.sources if s.kind in ("bone", "labels")]
+        unseen = [s.path for s in self.sources if s.kind == UNLABELLED]
+        held = [s.path for s in self.sources if s.kind != UNLABELLED]
+        known = [
+            s
+            for s in self.sources
+            if s.part in ("train", "auto") and s.kind != UNLABELLED
+        ]
         blind = [s.path for s in known if s.scheme == "binary"]
         divides = self.classes in ("spine", "mr") or len(blind) < len(known)
         combinations = (
@@ -377,6 +389,21 @@ class TrainSettings:
                 blind and not divides,
                 f"binary masks do not tell {self.classes} apart: {', '.join(blind)}",
                 "Choose the classes spine, another scheme, or add masks that do.",
+            ),
+            (
+                unseen and self.rounds == 1,
+                f"one round learns nothing from unlabelled scans: {', '.join(unseen)}",
+                "Give rounds = 2, or leave them out.",
+            ),
+            (
+                self.rounds > 1 and not (unseen and held),
+                "rounds need scans with labels and scans without",
+                "Add a source of the kind unlabelled, or give rounds = 1.",
+            ),
+            (
+                self.rounds > 1 and self.prepared_by.modality != "ct",
+                "masks are judged by bone density, which MR does not show",
+                "Give rounds = 1.",
             ),
             (
                 self.classes == "mr" and self.prepared_by.modality != "mr",

@@ -434,7 +434,7 @@ def train(
     """
     leads = os.environ.get("RANK", "0") == "0"
     with render.command("train", as_json=as_json and leads, cases=False) as run:
-        from engines.train import loop
+        from engines.train import self_training
         from engines.train.settings import prepared
 
         chosen = prepared(
@@ -478,11 +478,20 @@ def train(
             {"encoder": encoder, "attention": attention, "dropout": dropout},
         )
         command = shlex.join(["spine", *sys.argv[1:]])
-        events = loop.train(chosen, data, output, resume=not restart, command=command)
+        events = self_training.train(
+            chosen, data, output, resume=not restart, command=command
+        )
+        labelled = []
         with progress.steps() as bar:
             for event in events:
+                if isinstance(event, self_training.Labelled):
+                    bar.told(0, 1, event.line())
+                    labelled.append(event.as_json())
+                    continue
                 bar.told(event.step, event.steps, event.line())
                 run.facts["last"] = event.as_json()
+        if labelled:
+            run.facts["labelled"] = labelled
 
 
 def _names(given: str | None) -> list[str] | None:
