@@ -143,12 +143,13 @@ def _panel(
     rgb = np.repeat(grey[..., None] * 255, 3, axis=2)
     for label, colour in colours.items():
         inside = shown == label
-        share = np.where(_outline(inside), 1.0, fill)[inside, None]
+        share = np.where(outline(inside), 1.0, fill)[inside, None]
         rgb[inside] = rgb[inside] * (1 - share) + np.array(colour) * share
     return rgb.astype(np.uint8)
 
 
-def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the innermost row of pixels along the edge of a mask (H, W)."""
     wide = np.pad(inside, 1)
     core = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return inside & ~core

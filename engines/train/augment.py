@@ -1,26 +1,30 @@
 """Vary a slice's intensities and field of view as scanners and patients do."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engines.train import synthesis
+from engines.train import agent, metal, scanner, synthesis
+from engines.train.lie import AXIAL, Lie
 from engines.train.losses import IGNORED
-from engines.train.settings import Augment
+from engines.train.settings import CT_ALONE, SLICES_ALONE, Augment
 
 Image = NDArray[np.float32]
 Target = NDArray[np.uint8]
 
 
 def vary(
-    hu: Image, target: Target, how: Augment, rng: Generator, modality: str = "ct"
+    hu: Image,
+    target: Target,
+    how: Augment,
+    rng: Generator,
+    modality: str = "ct",
+    lie: Lie = AXIAL,
 ) -> Image:
     """Return a slice or a cube after random changes; ``target`` stays true.
 
-    Vessels and an uneven coil are drawn in slices alone.
+    What ``settings.SLICES_ALONE`` names is drawn in slices alone.
 
     Args:
         hu: (H, W) or (R, A, S), in HU, or for MR with its brightest parts at about
@@ -29,12 +33,13 @@ def vary(
         how: what is changed, and how far.
         rng: of the draws.
         modality: ``ct`` or ``mr``.
+        lie: how a slice lies in the body.
     """
     spine = (target > 0) & (target != IGNORED)
     if hu.ndim > 2:
-        how = replace(how, p_vessels=0.0, p_bias=0.0)
+        how = how.without(SLICES_ALONE)
     if modality == "mr":
-        how = replace(how, p_vessels=0.0, p_floor=0.0)
+        how = how.without(CT_ALONE)
         hu = _magnet(hu, how, rng)
     elif _changes_intensity(how):
         hu = hu * np.float32(rng.uniform(0.88, 1.14)) + np.float32(rng.normal(0, 12))
@@ -43,6 +48,7 @@ def vary(
     if rng.random() < how.p_vessels:
         hard = spine | (hu > 130) | (hu < -150)
         synthesis.vessels(hu, ndimage.binary_dilation(hard), rng)
+    hu = _added(hu, spine, how, rng, lie)
     if rng.random() < how.p_coarse:
         hu = _coarse(hu, int(rng.integers(hu.ndim)), rng.uniform(1.5, 3.4), rng)
     if rng.random() < how.p_low:
@@ -50,8 +56,14 @@ def vary(
         hu = _coarse(_coarse(hu, 0, step, rng), 1, step, rng)
     if rng.random() < how.p_blur:
         hu = _kernel(hu, rng)
+    if _happens(how.p_sharp, rng):
+        hu = scanner.sharpened(hu, rng)
     if rng.random() < how.p_noise:
         hu = _noise(hu, how.noise_hu, rng)
+    if _happens(how.p_grain, rng):
+        hu = scanner.grain(hu, how.noise_hu, rng, lie)
+    if _happens(how.p_starved, rng):
+        hu = scanner.starved(hu, how.noise_hu, rng, lie)
     if rng.random() < how.p_floor:
         hu = np.maximum(hu, np.float32(rng.choice([-150.0, -50.0, 0.0])))
     return hu
@@ -78,6 +90,24 @@ def crop(
     seen[tuple(box)] = hu[tuple(box)]
     scored[tuple(box)] = target[tuple(box)]
     return seen, scored
+
+
+def _added(
+    hu: Image, spine: NDArray[np.bool_], how: Augment, rng: Generator, lie: Lie
+) -> Image:
+    """Add what may lie in a patient, or beside one."""
+    if _happens(how.p_agent, rng):
+        hu = agent.given(hu, spine, rng, lie)
+    if _happens(how.p_table, rng):
+        hu = scanner.table(hu, spine, rng, lie)
+    if _happens(how.p_metal, rng):
+        hu = metal.implants(hu, spine, rng, lie)
+    return hu
+
+
+def _happens(chance: float, rng: Generator) -> bool:
+    """Draw, unless it is off: then ``rng`` stays as it was."""
+    return bool(chance) and rng.random() < chance
 
 
 def _changes_intensity(how: Augment) -> bool:

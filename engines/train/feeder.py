@@ -19,6 +19,7 @@ from engines.preprocess.prepare import normalised
 from engines.preprocess.recipe import Recipe
 from engines.train import augment, losses, sampling, synthesis
 from engines.train.data import Subject
+from engines.train.lie import Lie
 from engines.train.settings import TrainSettings
 
 MOST_THREADS = 12
@@ -57,6 +58,7 @@ def example(
     size: int,
     rng: np.random.Generator,
     item: Item | None = None,
+    view: str = "",
 ) -> Example:
     """Draw one training slice or cube, prepared, and its target.
 
@@ -66,6 +68,7 @@ def example(
         size: rows and columns, or the edge of the cube.
         rng: of every draw.
         item: the plane to take; None for any.
+        view: of a plane that is not given; empty for any of the settings'.
     """
     how, prepared_by = settings.varied_by, settings.prepared_by
     if catalog.find(settings.network).dimensions == 3:
@@ -73,12 +76,14 @@ def example(
         hu, target = sampling.cut_cube(subject, pose, size)
     else:
         views = settings.views
-        view = item.view if item else views[int(rng.integers(len(views)))]
+        if item:
+            view = item.view
+        view = view or views[int(rng.integers(len(views)))]
         place = item.place if item else None
         pose = sampling.draw(subject, view, how, rng, place)
         image, target = sampling.cut(subject, pose, size)
-        hu = _filled(subject, image, target, rng)
-    hu = augment.vary(hu, target, how, rng, prepared_by.modality)
+        hu, target = _filled(subject, image, target, rng, pose.lie)
+    hu = augment.vary(hu, target, how, rng, prepared_by.modality, pose.lie)
     if rng.random() < how.p_crop:
         clamp = prepared_by.clamp
         outside = clamp[0] if clamp else subject.outside
@@ -179,11 +184,16 @@ def _filled(
     image: NDArray[np.float32] | None,
     target: NDArray[np.uint8],
     rng: np.random.Generator,
-) -> NDArray[np.float32]:
-    """Return the slice with what its source does not show drawn in."""
+    lie: Lie,
+) -> Example:
+    """Return the slice with what its source does not show drawn in, and its target.
+
+    Bone that was drawn and may or may not be spine is not scored.
+    """
     spine = (target > 0) & (target != losses.IGNORED)
     if image is None:
-        return synthesis.scan_of(spine, rng)
+        hu, unsure = synthesis.scan_of(spine, rng, lie)
+        return hu, np.where(unsure & ~spine, np.uint8(losses.IGNORED), target)
     if subject.source.kind == "bone":
-        return synthesis.around_bone(image, spine, rng)
-    return image
+        return synthesis.around_bone(image, spine, rng, lie), target
+    return image, target

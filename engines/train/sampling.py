@@ -4,7 +4,7 @@ World axes are right, anterior, superior. A slice's rows run along the first of 
 view's two axes and its columns along the second, as in ``engines.segment.views``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
+from engines.train import lie as lies
 from engines.train.data import Subject
+from engines.train.lie import Lie
 from engines.train.settings import Augment
 
 VIEW_AXES = {"axial": (0, 1, 2), "sagittal": (1, 2, 0), "coronal": (0, 2, 1)}
@@ -26,8 +28,47 @@ P_SPREAD = 0.7
 P_SPREAD_MM = 25.0
 """Share of those that are moved off the bone, and by how much (one sigma)."""
 
+CRUSH_NEAR_MM, CRUSH_AROUND_MM = 3.0, 12.0
+"""Bone this near to the plane may be crushed; bone within this counts as around."""
+
+CRUSHED_MM = (12.0, 28.0)
+"""Height of a body before: from the neck to the loins."""
+
+Plane = NDArray[np.float64]
 Image = NDArray[np.float32]
 Target = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Crush:
+    """A body that lost height: what lies beyond it moves in.
+
+    Attributes:
+        axis: of the slice, nearest to the body's: 0 or 1.
+        place_mm: of its middle, along rows and columns from the slice's centre.
+        half_mm: half its height, after.
+        share: of its height that is lost.
+        reach_mm: how far across the axis it goes (one sigma).
+    """
+
+    axis: int
+    place_mm: tuple[float, float]
+    half_mm: float
+    share: float
+    reach_mm: float
+
+    def shift_mm(self, along: Plane, across: Plane) -> Plane:
+        """Return how far along ``axis`` what is shown at a place was, before.
+
+        Args:
+            along: places along ``axis``, mm.
+            across: places along the other axis.
+        """
+        middle, other = self.place_mm[self.axis], self.place_mm[1 - self.axis]
+        inside = np.clip(along - middle, -self.half_mm, self.half_mm)
+        near = np.exp(-(((across - other) / self.reach_mm) ** 2) / 2)
+        lost: Plane = inside * self.share / (1 - self.share) * near
+        return lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +82,7 @@ class Pose:
         warp_mm: (2, 6, 6), coarse in-plane displacements.
         thickness_mm: of the slab that is averaged; 0 for a plane.
         turns: quarter turns of the finished slice.
+        crush: a body that lost height, if any.
     """
 
     centre_mm: NDArray[np.float64]
@@ -49,6 +91,12 @@ class Pose:
     warp_mm: NDArray[np.float64]
     thickness_mm: float = 0.0
     turns: int = 0
+    crush: Crush | None = None
+
+    @property
+    def lie(self) -> Lie:
+        """Where front, head and right side are in the finished slice."""
+        return lies.of(self.axes, self.turns)
 
 
 def draw(
@@ -75,7 +123,7 @@ def draw(
         centre = _centre(subject, rng)
     else:
         centre = whole(subject, view, place).centre_mm
-    return Pose(
+    pose = Pose(
         centre,
         axes,
         (rows_mm * zoom * stretch, columns_mm * zoom / stretch),
@@ -83,6 +131,9 @@ def draw(
         thickness,
         int(rng.integers(1, 4)) if rng.random() < how.p_turn else 0,
     )
+    if view != "axial" and how.p_crush and rng.random() < how.p_crush:
+        return replace(pose, crush=_crush(subject, pose, rng))
+    return pose
 
 
 def straight(subject: Subject, view: str, share: float) -> Pose:
@@ -172,6 +223,26 @@ def _centre(subject: Subject, rng: Generator) -> NDArray[np.float64]:
     return centre
 
 
+def _crush(subject: Subject, pose: Pose, rng: Generator) -> Crush | None:
+    """Draw a crushed body in the plane, None where the plane shows no spine.
+
+    Of some bone voxels near the plane the one with most bone around it is crushed,
+    which is likely to be in a body and not in a process.
+    """
+    bone = (subject.bone * np.array(subject.spacing_mm) - pose.centre_mm) @ pose.axes
+    shown = bone[np.abs(bone[:, 2]) < CRUSH_NEAR_MM, :2]
+    if not len(shown):
+        return None
+    tried = shown[rng.integers(len(shown), size=6)]
+    apart = ((shown[:, None] - tried) ** 2).sum(axis=2)
+    row, column = tried[int((apart < CRUSH_AROUND_MM**2).sum(axis=0).argmax())]
+    share = rng.uniform(0.2, 0.6)
+    half = rng.uniform(*CRUSHED_MM) / 2 * (1 - share)
+    axis = int(np.argmax(np.abs(pose.axes[2, :2])))
+    place = float(row), float(column)
+    return Crush(axis, place, half, share, rng.uniform(14, 35))
+
+
 def _points(pose: Pose, size: int) -> NDArray[np.float64]:
     """Return the pixels' places, (size, size, 3), in mm from the first voxel."""
     along = np.arange(size) - (size - 1) / 2
@@ -183,6 +254,10 @@ def _points(pose: Pose, size: int) -> NDArray[np.float64]:
     )[0].numpy()
     rows = along[:, None] * pose.step_mm[0] + warp[0]
     columns = along[None, :] * pose.step_mm[1] + warp[1]
+    if pose.crush and pose.crush.axis == 0:
+        rows = rows + pose.crush.shift_mm(rows, columns)
+    elif pose.crush:
+        columns = columns + pose.crush.shift_mm(columns, rows)
     plane = rows[..., None] * pose.axes[:, 0] + columns[..., None] * pose.axes[:, 1]
     points: NDArray[np.float64] = plane + pose.centre_mm
     return points

@@ -94,11 +94,18 @@ class Augment:
         p_density: other bone density.
         p_vessels: contrast-filled and calcified vessels added.
         p_blur: other reconstruction kernel, softer or sharper.
+        p_sharp: a bone kernel, whose edges overshoot.
         p_noise: correlated noise.
+        p_grain: noise with the spectrum of a filtered back projection.
+        p_starved: streaks from side to side, as across shoulders and hips.
         noise_hu: largest standard deviation of the noise.
         p_floor: everything below a value between -200 and 0 HU set to it.
         p_bias: a smooth change of brightness, in MR alone.
         p_contrast: another contrast between tissues, in MR alone.
+        p_agent: contrast agent in great vessels, kidneys and bowel.
+        p_metal: implants and their streaks.
+        p_table: shells of the table in the air beside the body.
+        p_crush: a crushed body, in sagittal and coronal slices.
     """
 
     rotation_deg: float = 7.0
@@ -120,6 +127,13 @@ class Augment:
     p_floor: float = 0.12
     p_bias: float = 0.4
     p_contrast: float = 0.4
+    p_agent: float = 0.2
+    p_metal: float = 0.08
+    p_table: float = 0.25
+    p_sharp: float = 0.15
+    p_grain: float = 0.3
+    p_starved: float = 0.1
+    p_crush: float = 0.1
 
     def only(self, names: Sequence[str]) -> "Augment":
         """Return the same with every kind of change off that is not among ``names``.
@@ -136,6 +150,34 @@ class Augment:
         }
         return replace(self, **off)
 
+    def without(self, keys: Sequence[str]) -> "Augment":
+        """Return the same with some probabilities at 0."""
+        return replace(self, **dict.fromkeys(keys, 0.0))
+
+
+CT_ALONE = (
+    "p_vessels",
+    "p_floor",
+    "p_agent",
+    "p_metal",
+    "p_table",
+    "p_sharp",
+    "p_grain",
+    "p_starved",
+    "p_crush",
+)
+"""Changes that make no sense in MR."""
+
+SLICES_ALONE = (
+    "p_vessels",
+    "p_bias",
+    "p_agent",
+    "p_metal",
+    "p_table",
+    "p_grain",
+    "p_starved",
+)
+"""Changes that are drawn in slices and not in cubes."""
 
 AUGMENTATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -150,6 +192,13 @@ AUGMENTATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "smoothing": ("p_blur",),
         "noise": ("p_noise",),
         "clamping": ("p_floor",),
+        "contrast-agent": ("p_agent",),
+        "metal": ("p_metal",),
+        "table": ("p_table",),
+        "sharpening": ("p_sharp",),
+        "grain": ("p_grain",),
+        "starvation": ("p_starved",),
+        "crushing": ("p_crush",),
     }
 )
 """Name of a kind of change -> the settings that govern it."""
@@ -438,10 +487,15 @@ class TrainSettings:
 
     @property
     def varied_by(self) -> Augment:
-        """The augmentation that ``augment`` and ``augmentations`` come to."""
-        if self.augmentations == ("all",):
-            return self.augment
-        return self.augment.only(self.augmentations)
+        """The augmentation that ``augment`` and ``augmentations`` come to.
+
+        For MR it is without what only CT has.
+        """
+        how = self.augment
+        if self.augmentations != ("all",):
+            how = how.only(self.augmentations)
+        ct = self.prepared_by.modality == "ct"
+        return how if ct else how.without(CT_ALONE)
 
     @property
     def middle_patch(self) -> int:

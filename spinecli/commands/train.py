@@ -58,7 +58,8 @@ Augmentations = Annotated[
         metavar="NAMES",
         help="How slices are varied, with commas between: rotation, scaling, warping, "
         "reorienting, flip, cropping, thick-slices, intensity, smoothing, noise, "
-        "clamping; or all, or none.",
+        "clamping, contrast-agent, metal, table, sharpening, grain, starvation, "
+        "crushing; or all, or none.",
         show_default=False,
         rich_help_panel=DATA,
     ),
@@ -369,6 +370,17 @@ OptionalSeed = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+Preview = Annotated[
+    Path | None,
+    typer.Option(
+        "--preview-data",
+        metavar="FILE",
+        help="Train nothing: draw a sheet of training slices as the network would see "
+        "them, a PNG, and end. Needs no --output.",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="Begin anew where a checkpoint would be resumed."),
@@ -377,7 +389,7 @@ Restart = Annotated[
 
 def train(
     data: options.DataDir,
-    output: options.Output,
+    output: options.OptionalOutput = None,
     *,
     settings: Settings = None,
     scheme: Scheme = "verse",
@@ -418,6 +430,7 @@ def train(
     device: options.Device = "auto",
     seed: OptionalSeed = None,
     restart: Restart = False,
+    preview_data: Preview = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a network on scans with label maps, into a model file.
@@ -477,6 +490,14 @@ def train(
             },
             {"encoder": encoder, "attention": attention, "dropout": dropout},
         )
+        if preview_data is not None:
+            from engines.train import preview
+
+            preview.draw(chosen, data, preview_data)
+            run.facts["preview"] = str(preview_data)
+            return
+        if output is None:
+            raise typer.BadParameter("a folder is needed.", param_hint="--output")
         command = shlex.join(["spine", *sys.argv[1:]])
         events = self_training.train(
             chosen, data, output, resume=not restart, command=command

@@ -67,6 +67,52 @@ def test_a_training_of_other_settings_is_left_as_it_was(
     assert spine(*options, "--loss", "dice", "--restart").exit_code == 0
 
 
+def test_the_data_are_previewed_and_nothing_is_trained(
+    crop: Path, tmp_path: Path
+) -> None:
+    (crop / "labels").mkdir()
+    mask = "tptbox_seg-vert_msk.nii.gz"
+    shutil.copy(crop / mask, crop / "labels" / f"other{mask.removeprefix('tptbox')}")
+    settings = tmp_path / "both.toml"
+    settings.write_text(
+        "patches = [64]\nsplit = 'all'\n"
+        "[[source]]\npath = '.'\n"
+        "[[source]]\npath = 'labels'\nkind = 'labels'\n"
+    )
+    sheets = [tmp_path / f"{name}.png" for name in ("first", "again", "other")]
+    for sheet, seed in zip(sheets, (5, 5, 6), strict=True):
+        done = spine(
+            "train", "--data", crop, "--settings", settings,
+            "--seed", seed, "--preview-data", sheet, "--json",
+        )  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert (record["preview"], record["status"]) == (str(sheet), "ok")
+        assert "last" not in record
+    first, again, other = (sheet.read_bytes() for sheet in sheets)
+    assert first.startswith(b"\x89PNG")
+    assert first == again
+    assert first != other
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".toml", ""}
+
+
+def test_a_preview_of_cubes_shows_a_plane_of_each(crop: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    settings = tmp_path / "cubes.toml"
+    settings.write_text("patches = [32]\nsplit = 'all'\nnetwork = 'mru-net-3d'\n")
+    done = spine(
+        "train", "--data", crop, "--settings", settings, "--preview-data", sheet
+    )
+    assert done.exit_code == 0, done.stderr
+    assert sheet.exists()
+
+
+def test_a_training_needs_a_folder(crop: Path) -> None:
+    refused = spine("train", "--data", crop, "--split", "all")
+    assert refused.exit_code == 2
+    assert "a folder is needed" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "status", "told"),
     [
