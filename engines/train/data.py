@@ -26,7 +26,7 @@ from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import normalised, target_grid
 from engines.preprocess.recipe import Recipe
 from engines.train.losses import IGNORED, UNDIVIDED
-from engines.train.settings import Source, TrainSettings
+from engines.train.settings import UNLABELLED, Source, TrainSettings
 from engines.volume import SUFFIXES, Volume, read_mask, stem_of
 
 FINEST_MM = 1.2
@@ -99,14 +99,17 @@ class Subject:
 
 
 def find_pairs(root: Path, settings: TrainSettings) -> list[Pair]:
-    """Find the scans of every source below ``root``.
+    """Find the scans of every source below ``root`` that has masks.
 
     Raises:
         TrainingError: a source without a single usable scan.
     """
     kinds = KINDS_OF.get(settings.classes, MASK_KINDS[:2])
     pairs = [
-        pair for source in settings.sources for pair in _of_source(root, source, kinds)
+        pair
+        for source in settings.sources
+        if source.kind != UNLABELLED
+        for pair in _of_source(root, source, kinds)
     ]
     if not pairs:
         msg = f"no training scans under {root}"

@@ -13,7 +13,7 @@ import torch
 from engines.errors import SettingsError, TrainingError
 from engines.geometry import Grid
 from engines.networks.manifest import load_model
-from engines.train import judge, loop, self_training
+from engines.train import judge, loop, preview, self_training
 from engines.train.losses import IGNORED
 from engines.train.settings import Source, TrainSettings
 from engines.volume import Volume, read_mask
@@ -170,6 +170,12 @@ def test_two_rounds(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(value, second.network.state_dict()[name])
     mask = read_mask(next((run / "round-2" / "labelled" / "0").glob("*.nii.gz")))
     assert set(np.unique(mask.voxels)) == {0, 1, IGNORED}
+
+
+def test_slices_can_be_previewed_before(folder: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    preview.draw(ROUNDS, folder, sheet)
+    assert sheet.stat().st_size > 1000
 
 
 def test_what_is_finished_is_not_done_again(folder: Path, tmp_path: Path) -> None:
