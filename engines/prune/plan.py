@@ -109,9 +109,7 @@ class Chooser:
 
 
 def choose(
-    chooser: Chooser,
-    target: Target,
-    cost: Callable[[Removed], float],
+    chooser: Chooser, target: Target, cost: Callable[[Removed], float]
 ) -> dict[str, list[int]]:
     """Return the least that must leave to reach ``target``.
 
@@ -124,17 +122,11 @@ def choose(
     Raises:
         PlanError: the target cannot be reached without a layer vanishing.
     """
+    require_reachable(chooser, target, cost)
     if target.kind == "ratio":
-        removed = chooser.removed(target.value)
-        if removed == chooser.removed(MOST):
-            _refuse(chooser, f"{target.value:.1%} of the filters cannot leave")
-        return removed
+        return chooser.removed(target.value)
     low, high = 0.0, MOST
     best = chooser.removed(high)
-    least = cost(best)
-    if least > target.value:
-        unit = f"{least:.1f} ms" if target.kind == "latency" else f"{least:.1%}"
-        _refuse(chooser, f"{unit} is the least that can be reached")
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         removed = chooser.removed(middle)
@@ -143,6 +135,25 @@ def choose(
         else:
             low = middle
     return best
+
+
+def require_reachable(
+    chooser: Chooser, target: Target, cost: Callable[[Removed], float]
+) -> None:
+    """Refuse a target that needs more than can leave; arguments as for ``choose``.
+
+    Raises:
+        PlanError: a layer would vanish before the target is reached.
+    """
+    most = chooser.removed(MOST)
+    if target.kind == "ratio":
+        if chooser.removed(target.value) == most:
+            _refuse(chooser, f"{target.value:.1%} of the filters cannot leave")
+        return
+    least = cost(most)
+    if least > target.value:
+        unit = f"{least:.1f} ms" if target.kind == "latency" else f"{least:.1%}"
+        _refuse(chooser, f"{unit} is the least that can be reached")
 
 
 def _refuse(chooser: Chooser, msg: str) -> None:

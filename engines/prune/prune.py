@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -72,8 +73,8 @@ class Pruning:
             command: as the user typed it, for the manifest.
 
         Raises:
-            SpineError: data without masks, an output that is no model file or is the
-                model itself.
+            SpineError: data without masks, a target out of reach, an output that is no
+                model file or is the model itself.
         """
         if output.suffix != SUFFIX:
             msg = f"{output} is no name for a model file"
@@ -93,6 +94,7 @@ class Pruning:
         self.scans = Scans(root, training)
         self.size = _example_size(self.spec, training)
         self.original = self._groups(model.network)
+        self._require_reachable()
 
     def write_plan(self, told: Told) -> Path:
         """Write the plan of the first round beside the output, and nothing else."""
@@ -299,6 +301,17 @@ class Pruning:
         goal, cost = self._goal(network, groups, number)
         removed = plan.choose(chooser, goal, cost)
         return Plan(held.manifest.name, held.sha256, criterion, removed, scores)
+
+    def _require_reachable(self) -> None:
+        """Refuse what no scores can reach, before any are computed."""
+        target = self.settings.target
+        if target is None:
+            return
+        same = {g.name: np.zeros(g.size) for g in self.original}
+        chooser = Chooser(self.original, same, multiple=self.settings.multiple)
+        last = self.settings.rounds
+        _, cost = self._goal(self.model.network, self.original, last)
+        plan.require_reachable(chooser, target, cost)
 
     def _goal(
         self, network: nn.Module, groups: Sequence[Group], number: int
