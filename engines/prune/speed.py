@@ -30,7 +30,8 @@ def ms_per_slice(
     times: list[list[float]] = [[] for _ in networks]
     layout = torch.contiguous_format if solid else torch.channels_last
     ready = [
-        copy.deepcopy(network).to(device, memory_format=layout) for network in networks
+        copy.deepcopy(network).to(device).to(memory_format=layout)
+        for network in networks
     ]
     for number in range(ROUNDS + 1):
         for network, found in zip(ready, times, strict=True):
