@@ -63,7 +63,7 @@ class Judgement:
         volume_ml: of the spine.
         length_mm: from its lowest to its highest voxel.
         unsure: voxels marked as uncertain, to those of the spine.
-        main: share of the spine in its largest piece.
+        main: share of the spine in its largest piece, uncertain voxels joining pieces.
         inside_hu: mean within.
         contrast_hu: to the mean around.
         fall: largest ratio of the areas of a piece and the next one above.
@@ -118,7 +118,7 @@ def judge(scan: Volume, mask: Volume) -> Judgement:
     reach = ndimage.distance_transform_edt(~spine, sampling=grid.spacing_mm)
     shell = (reach > 0) & (reach <= AROUND_MM) & ~unsure
     inside = float(hu[spine].mean())
-    pieces, count = ndimage.label(spine, np.ones((3, 3, 3)))
+    pieces, count = ndimage.label(spine | unsure, np.ones((3, 3, 3)))
     largest = ndimage.sum_labels(spine, pieces, range(1, count + 1)).max()
     figures |= {
         "volume_ml": spine.sum() * float(np.prod(grid.spacing_mm)) / 1000,
