@@ -79,5 +79,6 @@ def joined(batch: int, device: str) -> Iterator[tuple[Group, str]]:
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield group, f"cuda:{group.local}" if on_gpu else "cpu"
+        distributed.barrier()  # who leaves while others still listen, aborts them
     finally:
         distributed.destroy_process_group()

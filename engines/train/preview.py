@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.errors import TrainingError
 from engines.files import write_bytes
 from engines.networks import catalog
 from engines.report import contact_sheet
 from engines.report.contact_sheet import Tile
-from engines.train import data, feeder
-from engines.train.data import Subject
+from engines.train import feeder
+from engines.train.data import Scans, Subject
 from engines.train.settings import KINDS, TrainSettings
 
 SLICES = 24
@@ -29,12 +28,7 @@ def draw(settings: TrainSettings, data_root: Path, picture: Path) -> None:
         TrainingError: no data, or nothing to train on.
         OutputError: the picture cannot be written.
     """
-    pairs = data.find_pairs(data_root, settings)
-    dealt = data.split_pairs(pairs, settings.split, settings.seed)
-    if not dealt["train"]:
-        msg = "the split leaves no scan to train on"
-        raise TrainingError(msg, hint="Add scans or choose another --split.")
-    subjects = [data.load(pair, settings) for pair in dealt["train"]]
+    subjects = Scans(data_root, settings).subjects("train")
     write_bytes(picture, contact_sheet.draw(tiles(subjects, settings)))
 
 
