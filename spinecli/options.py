@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+DATA = "Data"
+"""Panel of the options on what is read."""
+
 _OUTPUT = typer.Option(
     "--output",
     "-o",
@@ -92,4 +95,22 @@ DataDir = Annotated[
 Seed = Annotated[
     int,
     typer.Option("--seed", min=0, metavar="N", help="Same seed, same random choices."),
+]
+Scheme = Annotated[
+    str,
+    typer.Option(
+        "--scheme",
+        help="Ids in the masks, without --settings: verse, totalsegmentator, spider, "
+        "binary and others.",
+        rich_help_panel=DATA,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="80/10/10, 80/20, 80/20-of-train or all, by subject.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
 ]

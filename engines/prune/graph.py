@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +92,7 @@ def groups(network: nn.Module, image: torch.Tensor) -> list[Group]:
     return [g for g in kept if not lost.intersection(g.readers())]
 
 
-def _all_outputs(network: nn.Module, image: torch.Tensor) -> Any:  # noqa: ANN401
+def _all_outputs(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     """Run a network so that the tracer sees all of it, and nothing that is not so.
 
     Outputs that it only has in training are there, with its layers as always. Maps of
@@ -102,7 +101,7 @@ def _all_outputs(network: nn.Module, image: torch.Tensor) -> Any:  # noqa: ANN40
     """
     ends: list[torch.Tensor] = []
 
-    def end(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def end(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
         ends.append(output)
         return output.detach()
 
@@ -140,7 +139,11 @@ def _touches(group: Group, fixed: set[int], network: nn.Module) -> bool:
     return any(id(layer) in fixed for layer in made)
 
 
-def _group(traced: Any, module: nn.Module, names: dict[nn.Module, str]) -> Group:  # noqa: ANN401
+def _group(
+    traced: torch_pruning.DependencyGraph,
+    module: nn.Module,
+    names: dict[nn.Module, str],
+) -> Group:
     size = outputs_of(module)
     prune = traced.get_pruner_of_module(module).prune_out_channels
     ways: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)

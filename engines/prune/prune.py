@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from engines import __version__
-from engines.errors import SettingsError
+from engines.errors import PlanError, SettingsError
 from engines.files import require_writable, sha256_of, write_json, write_text
 from engines.networks import catalog
 from engines.networks.manifest import (
@@ -94,6 +94,9 @@ class Pruning:
         self.scans = Scans(root, training)
         self.size = _example_size(self.spec, training)
         self.original = self._groups(model.network)
+        if not self.original:
+            msg = f"nothing of {model.manifest.name} can leave"
+            raise PlanError(msg, hint="Its layers are all fixed or lead out of sight.")
         self._require_reachable()
 
     def write_plan(self, told: Told) -> Path:

@@ -115,7 +115,7 @@ def _backward(
     if not torch.isfinite(value):
         msg = f"the loss is {value.item()} on batch {number} of the pruning set"
         raise TrainingError(msg, hint="Check the model, and the scans' values.")
-    value.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(value)
 
 
 def _score(

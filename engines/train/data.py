@@ -253,6 +253,20 @@ def _of_source(root: Path, source: Source, kinds: Sequence[str]) -> Iterator[Pai
         raise TrainingError(msg, hint=hint)
 
 
+def names_of_images(folder: Path) -> set[str]:
+    """Return the names, without suffixes, of scans that masks can be paired with.
+
+    Raises:
+        TrainingError: no such folder, or none in it.
+    """
+    named = {stem_of(path) for path in _images_under(folder)}
+    found = {name for name in named if _IMAGE.match(name)}
+    if not found:
+        msg = f"no scan under {folder} is named for training"
+        raise TrainingError(msg, hint="Call them NAME_ct.nii.gz.")
+    return found
+
+
 def _images_under(folder: Path) -> list[Path]:
     if not folder.is_dir():
         msg = f"there is no folder {folder}"

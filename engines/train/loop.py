@@ -285,7 +285,7 @@ class _Trainer:
         strength = self.settings.regulariser_strength
         penalty = losses.PENALTIES[self.settings.regulariser]
         total = strength * penalty(_weights_of(self.network))
-        total.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(total)
 
     def _update_average(self) -> None:
         decay = min(self.settings.average, (self.step + 1) / (self.step + 10))

@@ -22,7 +22,7 @@ from engines.networks.manifest import load_model, save_model
 from engines.preprocess.restore import to_hounsfield
 from engines.scans import find_scans, read_scan
 from engines.segment.segment import MASK_SUFFIX, SegmentRun, SegmentSettings
-from engines.train import judge, loop
+from engines.train import data, judge, loop
 from engines.train.settings import UNLABELLED, Source, TrainSettings
 from engines.volume import read_mask, write_nifti
 
@@ -84,7 +84,8 @@ def train(
 
     Raises:
         SettingsError: rounds over several processes.
-        TrainingError: no mask of a round can be used; and as ``loop.train`` does.
+        TrainingError: unlabelled scans that are not there, or that no mask could be
+            paired with; no mask of a round can be used; and as ``loop.train`` does.
     """
     if settings.rounds == 1:
         yield from loop.train(settings, data_root, run, resume=resume, command=command)
@@ -92,6 +93,9 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         msg = "rounds of self-training run in one process"
         raise SettingsError(msg, hint="Start it without torchrun.")
+    for source in settings.sources:
+        if source.kind == UNLABELLED:
+            data.names_of_images(data_root / source.path)
     require_writable(run)
     parent = settings.parent
     history: list[dict[str, Any]] = []
@@ -156,6 +160,7 @@ def _judged(
     )
     run = SegmentRun([scans], raw, asked)
     found = {one.name: one for one in find_scans([scans])}
+    named = data.names_of_images(scans)
     for case in run.results():
         told = case.name.rsplit("/", 1)[-1]
         target = masks / (told + MASK_SUFFIX)
@@ -163,6 +168,9 @@ def _judged(
             target.unlink(missing_ok=True)
             reason = case.error.message if case.error else "it could not be read"
             yield Labelled(told, number, None, reason)
+            continue
+        if told not in named:
+            yield Labelled(told, number, None, "it is not called NAME_ct.nii.gz")
             continue
         mask = read_mask(Path(case.outputs["spine"]))
         scan = to_hounsfield(read_scan(found[case.name]))

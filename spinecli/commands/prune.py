@@ -210,22 +210,10 @@ Settings = Annotated[
         rich_help_panel=TUNING,
     ),
 ]
-Scheme = Annotated[
-    str,
+DryRun = Annotated[
+    bool,
     typer.Option(
-        "--scheme",
-        help="Ids in the masks, without --settings: verse, totalsegmentator, spider, "
-        "binary and others.",
-        rich_help_panel=TUNING,
-    ),
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="80/10/10, 80/20, 80/20-of-train or all, by subject.",
-        show_default=False,
-        rich_help_panel=TUNING,
+        "--dry-run", help="Write the plan of the first round, and do nothing else."
     ),
 ]
 Restart = Annotated[
@@ -257,11 +245,11 @@ def prune(
     regulariser: Regulariser = "none",
     strength: Strength = 1e-5,
     settings: Settings = None,
-    scheme: Scheme = "verse",
-    split: Split = None,
+    scheme: options.Scheme = "verse",
+    split: options.Split = None,
     device: options.Device = "auto",
     seed: options.Seed = 0,
-    dry_run: options.DryRun = False,
+    dry_run: DryRun = False,
     restart: Restart = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from spinecli import options, progress, render
 
-DATA, NETWORK = "Data", "Network"
+DATA, NETWORK = options.DATA, "Network"
 PREPARATION, TRAINING = "Preparation", "Training"
 
 Settings = Annotated[
@@ -21,24 +21,6 @@ Settings = Annotated[
         help="TOML file with everything that can be set; options win over it. "
         "Examples lie in engines/train/recipes.",
         show_default=False,
-    ),
-]
-Scheme = Annotated[
-    str,
-    typer.Option(
-        "--scheme",
-        help="Ids in the masks, without --settings: verse, totalsegmentator, spider, "
-        "binary and others.",
-        rich_help_panel=DATA,
-    ),
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="80/10/10, 80/20, 80/20-of-train or all, by subject.",
-        show_default=False,
-        rich_help_panel=DATA,
     ),
 ]
 Sampling = Annotated[
@@ -392,8 +374,8 @@ def train(
     output: options.OptionalOutput = None,
     *,
     settings: Settings = None,
-    scheme: Scheme = "verse",
-    split: Split = None,
+    scheme: options.Scheme = "verse",
+    split: options.Split = None,
     sampling: Sampling = None,
     augmentations: Augmentations = None,
     network: Network = None,

@@ -1,7 +1,7 @@
 """What every row of the catalogue keeps: grid, gradients, learning, files, ONNX."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,7 @@ ONNX_TOLERANCE = 1e-4
 Row = tuple[NetworkSpec, nn.Module]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Images this small are slower with two threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=list(catalog.NETWORKS))

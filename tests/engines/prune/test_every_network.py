@@ -6,7 +6,7 @@ over channels are taken over those that are left.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,9 @@ TOLERANCE = 1e-4
 """Relative to the largest logit."""
 
 
+Hook = Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]
+
+
 class Cut(NamedTuple):
     """A network, half of whose filters leave."""
 
@@ -46,13 +49,7 @@ class Cut(NamedTuple):
     small: nn.Module
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Images this small are slower with two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", params=list(catalog.NETWORKS))
@@ -242,23 +239,27 @@ def reference(cut: Cut) -> nn.Module:
         elif isinstance(layer, nn.LayerNorm):
             kept = torch.ones(layer.normalized_shape[0], dtype=torch.bool)
             kept[places] = False
-            layer.forward = _norm_over(layer, kept)  # type: ignore[method-assign]
+            layer.register_forward_hook(_norm_over(kept))
     for name, module in network.named_modules():
         if isinstance(module, SpatialAttention):
             kept = _kept_before(cut, name, gone)
-            module.register_forward_pre_hook(_only(kept))
-            module.forward = _attend_over(module, kept)  # type: ignore[method-assign]
+            module.register_forward_hook(_attend_over(kept))
     return network
 
 
-def _norm_over(norm: nn.LayerNorm, kept: Tensor):  # noqa: ANN202
-    def forward(tokens: Tensor) -> Tensor:
-        held = tokens[..., kept]
-        mean, spread = held.mean(-1, keepdim=True), held.var(-1, False, keepdim=True)
-        scaled = (tokens - mean) / (spread + norm.eps).sqrt()
-        return scaled * norm.weight + norm.bias
+def _norm_over(kept: Tensor) -> Hook:
+    """Return what norms a layer's tokens over the channels that are left."""
 
-    return forward
+    def norm(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        assert isinstance(layer, nn.LayerNorm)
+        (tokens,) = inputs
+        spread, mean = torch.var_mean(
+            tokens[..., kept], dim=-1, correction=0, keepdim=True
+        )
+        scaled = (tokens - mean) / (spread + layer.eps).sqrt()
+        return scaled * layer.weight + layer.bias
+
+    return norm
 
 
 def _kept_before(
@@ -272,21 +273,18 @@ def _kept_before(
     return kept
 
 
-def _only(kept: Tensor):  # noqa: ANN202
-    def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert inputs[0].shape[1] == len(kept)
+def _attend_over(kept: Tensor) -> Hook:
+    """Return what weighs pixels by the channels that are left."""
 
-    return hook
-
-
-def _attend_over(module: SpatialAttention, kept: Tensor):  # noqa: ANN202
-    def forward(x: Tensor) -> Tensor:
+    def attend(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        assert isinstance(layer, SpatialAttention)
+        (x,) = inputs
         held = x[:, kept]
-        seen = torch.cat([held.mean(1, True), held.amax(1, True)], 1)
-        weighed: Tensor = x * module.weigh(seen).sigmoid()
+        seen = [held.mean(dim=1, keepdim=True), held.amax(dim=1, keepdim=True)]
+        weighed: Tensor = x * layer.weigh(torch.cat(seen, dim=1)).sigmoid()
         return weighed
 
-    return forward
+    return attend
 
 
 def scan(model: Model) -> Volume:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +20,7 @@ from engines.volume import Volume, read_mask
 DATA = Path(__file__).parents[2] / "data"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Images this small are slower with two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -219,6 +212,25 @@ def test_without_a_good_mask_it_ends(folder: Path, tmp_path: Path) -> None:
 def test_impossible_rounds_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         replace(ROUNDS, **changes)
+
+
+def test_unlabelled_scans_that_are_not_there_are_refused_at_once(
+    folder: Path, tmp_path: Path
+) -> None:
+    scan = folder / "unlabelled" / "b_ct.nii.gz"
+    scan.rename(scan.with_name("b.nii.gz"))
+    with pytest.raises(TrainingError, match="named for training") as caught:
+        next(self_training.train(ROUNDS, folder, tmp_path / "run"))
+    assert "NAME_ct.nii.gz" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_scan_without_its_name_is_left_out(folder: Path, tmp_path: Path) -> None:
+    scan = folder / "unlabelled" / "b_ct.nii.gz"
+    shutil.copy(scan, scan.with_name("c.nii.gz"))
+    events = self_training.train(ROUNDS, folder, tmp_path / "run")
+    labelled = [e for e in events if isinstance(e, self_training.Labelled)]
+    assert {one.name: one.kept for one in labelled} == {"b_ct": True, "c": False}
 
 
 def test_the_loop_itself_does_one_round(folder: Path, tmp_path: Path) -> None:
