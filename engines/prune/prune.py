@@ -106,9 +106,9 @@ class Pruning:
         chosen = self._chosen(network, groups, criterion, seed, 1, told)
         small = self._size(shrink.shrunken(network, groups, chosen.removed))
         whole = self._size(network)
-        for key, unit in (("parameters", "weights"), ("gflop", "GFLOP")):
-            share = small[key] / whole[key]
-            told(f"{unit}: {small[key]:,.6g} of {whole[key]:,.6g} left, {share:.1%}")
+        for key, unit, digits in (("parameters", "weights", 0), ("gflop", "GFLOP", 2)):
+            left, of = (f"{size[key]:,.{digits}f}" for size in (small, whole))
+            told(f"{unit}: {left} of {of} left, {small[key] / whole[key]:.1%}")
         path = self.output.with_name(self.output.stem + "-plan.json")
         require_writable(path.parent)
         write_text(path, plan.written(chosen, groups))

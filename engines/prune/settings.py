@@ -97,6 +97,8 @@ class PruneSettings:
 
     def trials(self) -> list[tuple[str, int]]:
         """Return (criterion, seed) of every way that is gone; the first is kept."""
+        if self.plan:
+            return [("plan", self.seed)]
         criteria = dict.fromkeys((self.criterion, *self.compare))
         seeds = range(self.seed, self.seed + self.seeds)
         return [(criterion, seed) for criterion in criteria for seed in seeds]

@@ -157,6 +157,8 @@ def test_a_plan_is_written_changed_and_applied(
     path.write_text(json.dumps(record))
     done = spine(*how, "--plan", path, "--finetune", 0)
     assert done.exit_code == 0, done.stderr
+    assert "plan 0, round 1" in done.stdout
+    assert load_model(out).manifest.training["pruning"]["criterion"] == "plan"
     network = load_model(out).network
     left = network.get_submodule(group["name"]).get_parameter("weight").shape[0]
     assert left == group["channels"] - len(group["remove"])
