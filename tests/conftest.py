@@ -5,8 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+# What a CI service says of its terminal decides colours and widths; the tests that
+# are about those set their own.
 os.environ["TERM"] = "xterm"
-"""A dumb terminal, as many CI services have, knows no colours and no width."""
+for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
+for name in ("COLUMNS", "LINES", "COLORTERM", "GITHUB_ACTIONS"):
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="module")
