@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from engines import __version__, labels
 from engines.errors import SettingsError, TrainingError
 from engines.files import replacing, require_writable, write_json, write_text
-from engines.networks import catalog, pretrained, shelf
+from engines.networks import catalog, heads, pretrained, shelf
 from engines.networks.manifest import Manifest, save_model
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
@@ -433,10 +433,17 @@ def _network(settings: TrainSettings) -> nn.Module:
         return _begun(settings)
     parent = shelf.load(settings.parent)
     held = parent.manifest
-    wanted = (settings.network, labels.CLASS_SETS[settings.classes])
-    if (held.architecture, dict(held.classes)) != (wanted[0], dict(wanted[1])):
+    wanted = labels.CLASS_SETS[settings.classes]
+    same = dict(held.classes) == dict(wanted)
+    if held.architecture != settings.network or not (
+        same or heads.divides(held.classes, wanted)
+    ):
         msg = f"{settings.parent} is a {held.architecture} of other classes"
         raise SettingsError(msg, hint="Choose a parent of the same kind.")
+    if not same:
+        heads.divide(
+            parent.network, held.architecture, held.options, held.classes, wanted
+        )
     return parent.network
 
 
