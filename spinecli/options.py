@@ -24,7 +24,8 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="Model to use: a name that 'spine models' lists, or a model file.",
+        help="Model to use: a name that 'spine models' lists, a model file, or auto: "
+        "the default for what each scan is, CT or MR.",
     ),
 ]
 Overwrite = Annotated[

@@ -1,15 +1,24 @@
 """Where models are found: a path, then ``SPINE_MODELS``, then those shipped."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from engines.errors import ModelFileError, UnknownModelError
 from engines.networks import catalog
 from engines.networks.manifest import SUFFIX, Manifest, Model, load_model, read_manifest
 
 DEFAULT_MODEL = "unet-r34"
+DEFAULTS: Mapping[str, str] = MappingProxyType(
+    {"ct": DEFAULT_MODEL, "mr": "inception-dual-unet"}
+)
+"""Modality of a scan -> the model for it where none is named."""
+
+AUTO = "auto"
+"""In place of a model's name: the default for what each scan is."""
+
 VARIABLE = "SPINE_MODELS"
 """Environment variable: folders of model files, separated as in ``PATH``."""
 
@@ -52,6 +61,16 @@ def locate(name: str) -> Path:
         if path.name == name + SUFFIX:
             return path
     raise UnknownModelError(name, _known())
+
+
+def defaults() -> dict[str, Path]:
+    """Return the model file for each modality that has one here.
+
+    Raises:
+        UnknownModelError: there is none for CT.
+    """
+    known = set(_known()) | {DEFAULT_MODEL}
+    return {kind: locate(name) for kind, name in DEFAULTS.items() if name in known}
 
 
 def load(name: str) -> Model:

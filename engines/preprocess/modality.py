@@ -1,6 +1,7 @@
 """Tell CT in Hounsfield units from everything else, by the values alone."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -43,6 +44,9 @@ OFFSET = 1024
 
 LEAST_SHARE_OF_OFFSET_TISSUE = 0.2
 
+MR_ENDINGS = ("mr", "mri", "t1", "t2", "t1w", "t2w", "stir", "dixon", "water", "fat")
+"""Last words of the names of MR scans; BIDS and SPIDER have such."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Look:
@@ -80,6 +84,45 @@ def guess_modality(volume: Volume) -> Modality:
     if record.get("kind") == PREPROCESSED and record.get("modality") in MODALITIES:
         return cast("Modality", record["modality"])
     return _guess(_look(volume.voxels))
+
+
+def recognise(volume: Volume, name: str, header: str) -> Modality:
+    """Tell what kind of scan this is from all that is known of it.
+
+    What its header says goes before its values, and those before its name, which
+    decides where values are of neither kind for certain, as in 8-bit images.
+
+    Args:
+        volume: the scan.
+        name: what it is called, as ``NAME_ct``, ``NAME_mr`` or ``NAME_T2w``.
+        header: ``CT``, ``MR`` or so, as DICOM says it; empty without one.
+    """
+    told = header.lower()
+    if told in ("ct", "mr"):
+        return cast("Modality", told)
+    guessed = guess_modality(volume)
+    if guessed != "unknown":
+        return guessed
+    last = re.split(r"[_\-. ]", name.rsplit("/", 1)[-1].lower())[-1]
+    return "mr" if last in MR_ENDINGS else "unknown"
+
+
+def require_known(volume: Volume, name: str, header: str, known: Sequence[str]) -> str:
+    """Return the modality of a scan for which there are models of ``known`` ones.
+
+    Raises:
+        ModalityError: it is of another, or cannot be told.
+    """
+    found = recognise(volume, name, header)
+    if found in known:
+        return found
+    seen = _told(_look(volume.voxels), volume.voxels, "ct")
+    if found == "unknown":
+        msg = f"{seen}; CT in Hounsfield units or MR is needed"
+        hint = "Call it NAME_mr if it is MR, choose a --model, or add --force."
+        raise ModalityError(msg, hint=hint)
+    msg = f"{seen}; there is no model for {found.upper()} here"
+    raise ModalityError(msg, hint="Give one with --model, or add --force.")
 
 
 def require_modality(
@@ -135,7 +178,7 @@ def _guess(look: _Look) -> Modality:
 
 
 def _told(look: _Look, voxels: NDArray[Any], wanted: str) -> str:
-    span = f"values from {voxels.min():g} to {voxels.max():g} ({voxels.dtype.name})"
+    span = _span(voxels)
     if wanted == "mr":
         return f"{span} look like CT in Hounsfield units"
     if look.low >= 0:
@@ -149,6 +192,10 @@ def _told(look: _Look, voxels: NDArray[Any], wanted: str) -> str:
     if look.below_water < LEAST_SHARE_BELOW_WATER or look.fat < LEAST_SHARE_OF_FAT:
         return f"{span}, but hardly any as low as fat or air: no Hounsfield units"
     return f"{span}, but hardly any of soft tissue: no Hounsfield units"
+
+
+def _span(voxels: NDArray[Any]) -> str:
+    return f"values from {voxels.min():g} to {voxels.max():g} ({voxels.dtype.name})"
 
 
 def _is_8_bit(look: _Look) -> bool:

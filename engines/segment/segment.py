@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
-from engines.errors import SettingsError, SpineError
+from engines.errors import SettingsError
 from engines.files import require_writable, sha256_of, write_bytes, write_text
 from engines.geometry import Grid
-from engines.networks import catalog, shelf
-from engines.networks.manifest import Manifest, Model, read_manifest
+from engines.networks import shelf
+from engines.networks.manifest import Model
 from engines.preprocess import orient
 from engines.preprocess import prepare as steps
 from engines.preprocess.checks import require_scan
@@ -29,10 +29,21 @@ from engines.preprocess.restore import remaining, to_hounsfield
 from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.runtimes.choose import PRECISIONS, Choice, choose
-from engines.runtimes.devices import pick
+from engines.runtimes import devices
+from engines.runtimes.choose import PRECISIONS, Choice
 from engines.scans import Found, find_scans, read_case
-from engines.segment import clean, cubes, fuse, locate, native, slices, views
+from engines.segment import (
+    clean,
+    cubes,
+    fuse,
+    levels,
+    locate,
+    models,
+    native,
+    slices,
+    views,
+)
+from engines.segment.models import Chosen
 from engines.segment.native import UNCERTAIN
 from engines.volume import Volume, write_nifti
 
@@ -45,6 +56,9 @@ PROBE_SLICES = 2
 COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
 """Class index -> colour in previews; a single spine class is drawn in orange."""
 
+REGIONS, VERTEBRAE = dict(labels.REGION_CLASSES), dict(labels.VERTEBRA_CLASSES)
+"""Class sets whose members follow each other along the spine."""
+
 Told = Callable[[str, str], None]
 
 
@@ -53,7 +67,7 @@ class SegmentSettings:
     """How to segment.
 
     Attributes:
-        model: name or path.
+        model: name or path, or ``auto`` for the default of each scan's modality.
         views: ``axial``, ``sagittal``, ``coronal``, several with commas between, or
             ``all``; None for those the model was trained on.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -67,7 +81,7 @@ class SegmentSettings:
         exclude: globs of names to leave out.
     """
 
-    model: str = shelf.DEFAULT_MODEL
+    model: str = shelf.AUTO
     views: str | None = None
     device: str = "auto"
     precision: str = "auto"
@@ -183,6 +197,9 @@ def segment_prepared(
     else:
         probability = _from_slices(prepared, model, choice, planes, told)
     cleaned = clean.clean(probability, prepared.grid.spacing_mm)
+    if dict(model.manifest.classes) in (REGIONS, VERTEBRAE):
+        classes = model.manifest.classes
+        levels.settle(probability, classes, prepared.grid.spacing_mm)
     told("native")
     turned = native.labels(
         probability,
@@ -253,18 +270,14 @@ class SegmentRun:
         self.settings = settings
         self.output = output
         self.told = told
-        self.path = shelf.locate(settings.model)
-        self.manifest: Manifest = read_manifest(self.path)
-        self.model_sha256 = sha256_of(self.path)
-        solid = catalog.find(self.manifest.architecture).dimensions == 3
-        self.views = views.resolve(settings.views, self.manifest.views, together=solid)
-        self.device = pick(settings.device)
+        self.models = models.pick(settings.model, settings.views)
+        self.used: dict[str, Chosen] = {}
+        self.contents: dict[str, str] = {}
+        self.device = devices.pick(settings.device)
         self.found = find_scans(
             inputs, settings.include, settings.exclude, avoid=output
         )
         self.log = RunLog(output, {"command": command, **self._header()})
-        self.model: Model | None = None
-        self.choice: Choice | None = None
 
     def planned(self) -> Iterator[CaseResult]:
         """Yield, without doing anything, what would become of each case."""
@@ -286,8 +299,8 @@ class SegmentRun:
                     continue
                 self.log.add(settled)
                 yield settled
-            if todo:
-                self.model = shelf.load(str(self.path))
+            if todo and len(self.models) == 1:
+                self._only.load()
             yield from self._batch(todo)
         finally:
             self.log.finish(
@@ -296,10 +309,16 @@ class SegmentRun:
             write_text(self.output / "index.html", self._page())
 
     def facts(self) -> dict[str, Any]:
-        """Return model, backend, device, precision and gate for the run record."""
-        choice = self.choice
+        """Return model, backend, device, precision and gate for the run record.
+
+        With models for several modalities they are those of the one that labelled
+        most scans, and ``models`` counts the scans of each.
+        """
+        one = self._main()
+        choice = one.choice
         return {
-            "model": {"name": self.manifest.name, "sha256": self.model_sha256},
+            "model": one.told,
+            "models": self._counted(),
             "backend": choice.runtime.backend if choice else "torch",
             "device": choice.runtime.device if choice else str(self.device),
             "precision": choice.runtime.precision if choice else None,
@@ -307,9 +326,20 @@ class SegmentRun:
             "backend_reason": choice.reason if choice else "nothing to compute",
         }
 
+    def _main(self) -> Chosen:
+        everyone = list(self.models.values())
+        used = list(self.used.values())
+        return max(everyone, key=used.count)
+
+    def _counted(self) -> list[dict[str, Any]]:
+        used = list(self.used.values())
+        return [
+            {**one.told, "modality": one.manifest.modality, "scans": used.count(one)}
+            for one in self.models.values()
+        ]
+
     def _header(self) -> dict[str, Any]:
-        settings = asdict(self.settings) | {"views": list(self.views)}
-        return {"settings": settings, "model": {"name": self.manifest.name}}
+        return {"settings": asdict(self.settings), "models": self._counted()}
 
     def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
         by_name = {found.name: found for found in todo}
@@ -323,92 +353,101 @@ class SegmentRun:
             jobs, stages, threads=self.settings.threads, finished=self.log.add
         )
 
-    def _read(self, job: batch.Job, found: Found) -> Prepared:
+    def _read(self, job: batch.Job, found: Found) -> tuple[Chosen, Prepared]:
         with job.timed("read"):
             scan, notes = read_case(found)
             job.notes += notes
             require_scan(scan, found.path.name)
             scan = to_hounsfield(scan)
+            chosen = self._chosen(found, scan)
             job.notes += require_modality(
-                scan, self.manifest.modality, force=self.settings.force
+                scan, chosen.manifest.modality, force=self.settings.force
             )
+            self.used[found.name] = chosen
         with job.timed("prepare"):
-            return prepare(scan, self.manifest.recipe)
+            return chosen, prepare(scan, chosen.manifest.recipe)
 
-    def _work(self, job: batch.Job, prepared: Prepared) -> tuple[Prepared, Segmented]:
-        model = self.model
-        if model is None:
-            msg = "the model was not loaded"
-            raise SpineError(msg)
-        if self.choice is None:
+    def _chosen(self, found: Found, scan: Volume) -> Chosen:
+        if self.settings.model == shelf.AUTO:
+            force = self.settings.force
+            return models.for_scan(self.models, found, scan, force=force)
+        return self._only
+
+    @property
+    def _only(self) -> Chosen:
+        """The model that was named."""
+        return next(iter(self.models.values()))
+
+    def _work(
+        self, job: batch.Job, read: tuple[Chosen, Prepared]
+    ) -> tuple[Chosen, Prepared, Segmented]:
+        chosen, prepared = read
+        if chosen.choice is None:
             with job.timed("gate"):
-                tried = probe(prepared, model, self.views)
-                self.choice = choose(model, self.device, self.settings.precision, tried)
+                tried = probe(prepared, chosen.load(), chosen.views)
+                choice = chosen.prepare(self.device, self.settings.precision, tried)
+        else:
+            choice = chosen.choice
         with job.timed("segment"):
             done = segment_prepared(
                 prepared,
-                model,
-                self.choice,
-                self.views,
+                chosen.load(),
+                choice,
+                chosen.views,
                 lambda stage: self.told(job.name, stage),
                 mark_uncertain=self.settings.mark_uncertain,
             )
         _note(job, done)
-        return prepared, done
+        return chosen, prepared, done
 
     def _write(
-        self, job: batch.Job, both: tuple[Prepared, Segmented], found: Found
+        self, job: batch.Job, made: tuple[Chosen, Prepared, Segmented], found: Found
     ) -> CaseResult:
-        prepared, done = both
+        chosen, prepared, done = made
         stem = found.name.rsplit("/", 1)[-1]
         folder = self.output / found.name
         preview = folder / (stem + PREVIEW_SUFFIX)
         with job.timed("write"):
-            outputs = self._write_masks(folder, stem, done.labels, prepared.scan)
-            colours = self._colours()
+            outputs = self._write_masks(
+                folder / stem, done.labels, prepared.scan, chosen
+            )
+            colours = _colours(chosen)
             write_bytes(preview, pictures.preview(done.hu, done.shown, colours))
         found_voxels = np.count_nonzero((done.labels > 0) & (done.labels != UNCERTAIN))
         volume_ml = found_voxels * _voxel_ml(prepared.scan.grid)
         details = {
-            "made_from": self._fingerprint(found),
+            "made_from": self._fingerprint(found, chosen),
+            "model": chosen.told,
             "volume_ml": round(float(volume_ml), 2),
-            "views": list(self.views),
+            "views": list(chosen.views),
         }
         return job.done({**outputs, "preview": str(preview)}, details)
 
     def _write_masks(
-        self, folder: Path, stem: str, found: NDArray[np.uint8], scan: Volume
+        self, stem: Path, found: NDArray[np.uint8], scan: Volume, chosen: Chosen
     ) -> dict[str, str]:
         """Write the label map, and for single vertebrae also what is spine at all."""
-        told = self._provenance()
-        spine = folder / (stem + MASK_SUFFIX)
-        if not self._tells_vertebrae():
+        told = self._provenance(chosen)
+        spine = stem.with_name(stem.name + MASK_SUFFIX)
+        if not chosen.tells_vertebrae:
             write_nifti(spine, found, scan, told)
             return {"spine": str(spine)}
-        vertebrae = folder / (stem + VERTEBRAE_SUFFIX)
+        vertebrae = stem.with_name(stem.name + VERTEBRAE_SUFFIX)
         write_nifti(vertebrae, found, scan, told)
         any_bone = np.where(found == UNCERTAIN, found, found > 0).astype(np.uint8)
         write_nifti(spine, any_bone, scan, {**told, "labels": {"1": "spine"}})
         return {"spine": str(spine), "vertebrae": str(vertebrae)}
 
-    def _tells_vertebrae(self) -> bool:
-        return dict(self.manifest.classes) == dict(labels.VERTEBRA_CLASSES)
-
-    def _colours(self) -> dict[int, tuple[int, int, int]]:
-        if self._tells_vertebrae():
-            return {v.id: v.colour for v in labels.VERTEBRAE.values()}
-        return COLOURS if len(self.manifest.classes) > 2 else {1: COLOURS[3]}
-
-    def _provenance(self) -> dict[str, Any]:
-        facts = self.facts()
+    def _provenance(self, chosen: Chosen) -> dict[str, Any]:
+        choice = chosen.choice
         return {
             "kind": "segmentation",
-            "labels": {str(v): k for k, v in self.manifest.classes.items() if v},
-            "model": facts["model"],
+            "labels": {str(v): k for k, v in chosen.manifest.classes.items() if v},
+            "model": chosen.told,
             "version": __version__,
-            "backend": facts["backend"],
-            "precision": facts["precision"],
-            "views": list(self.views),
+            "backend": choice.runtime.backend if choice else "torch",
+            "precision": choice.runtime.precision if choice else None,
+            "views": list(chosen.views),
         }
 
     def _skip_or_refuse(self, found: Found) -> CaseResult | None:
@@ -418,44 +457,62 @@ class SegmentRun:
             return CaseResult(found.name, where, "failed", error=error)
         if self.settings.overwrite or found.name not in self.log.earlier:
             return None
-        record = self.log.made_by(found.name, self._fingerprint(found))
-        if record is None:
+        prints = ((c, self._fingerprint(found, c)) for c in self.models.values())
+        records = ((c, self.log.made_by(found.name, made)) for c, made in prints)
+        chosen, record = next(((c, r) for c, r in records if r), (None, None))
+        if chosen is None or record is None:
             return None
+        self.used[found.name] = chosen
         outputs = {k: str(self.output / v) for k, v in record["outputs"].items()}
         notes = tuple(Note(**note) for note in record["warnings"])
-        known = {"made_from", "volume_ml", "views"}
+        known = {"made_from", "model", "volume_ml", "views"}
         details = {k: v for k, v in record.items() if k in known}
         return CaseResult(
             found.name, where, "skipped", outputs, warnings=notes, details=details
         )
 
-    def _fingerprint(self, found: Found) -> dict[str, Any]:
+    def _fingerprint(self, found: Found, chosen: Chosen) -> dict[str, Any]:
         """Return all that the result depends on."""
-        try:
-            content = sha256_of(*found.files)
-        except OSError:
-            content = "unreadable"
         return {
-            "input_sha256": content,
-            "model_sha256": self.model_sha256,
-            "views": list(self.views),
+            "input_sha256": self._content(found),
+            "model_sha256": chosen.sha256,
+            "views": list(chosen.views),
             "device": self.settings.device,
             "precision": self.settings.precision,
             "mark_uncertain": self.settings.mark_uncertain,
             "version": __version__,
         }
 
+    def _content(self, found: Found) -> str:
+        """Return the hash of a scan's files, which are read for it once."""
+        if found.name not in self.contents:
+            try:
+                self.contents[found.name] = sha256_of(*found.files)
+            except OSError:
+                return "unreadable"
+        return self.contents[found.name]
+
     def _page(self) -> str:
         facts = self.facts()
+        used = [one for one in self.models.values() if one in self.used.values()]
         told = [
-            f"Model {self.manifest.name}, SHA-256 {self.model_sha256[:16]}",
+            f"Model {one.manifest.name} for {one.manifest.modality.upper()}, "
+            f"SHA-256 {one.sha256[:16]}, views: {', '.join(one.views)}"
+            for one in used or self.models.values()
+        ]
+        told += [
             f"spine {__version__}, {facts['backend']} on {facts['device']}",
-            f"Views: {', '.join(self.views)}",
-            "Orange marks the spine. A mask is a proposal: look at it before use.",
+            "Colours mark the spine. A mask is a proposal: look at it before use.",
         ]
         return run_page.html(
             self.output, "Spine segmentation", told, list(self.log.cases.values())
         )
+
+
+def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:
+    if chosen.tells_vertebrae:
+        return {v.id: v.colour for v in labels.VERTEBRAE.values()}
+    return COLOURS if len(chosen.manifest.classes) > 2 else {1: COLOURS[3]}
 
 
 def _note(job: batch.Job, done: Segmented) -> None:

@@ -109,7 +109,7 @@ def find_pairs(root: Path, settings: TrainSettings) -> list[Pair]:
         pair
         for source in settings.sources
         if source.kind != UNLABELLED
-        for pair in _of_source(root, source, kinds)
+        for pair in _of_source(root, source, _kinds(kinds, source))
     ]
     if not pairs:
         msg = f"no training scans under {root}"
@@ -226,6 +226,12 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
 def outside_of(how: Recipe) -> float:
     """Return the value of what lies beyond a scan."""
     return AIR_HU if how.modality == "ct" else 0.0
+
+
+def _kinds(kinds: Sequence[str], source: Source) -> Sequence[str]:
+    """Return the kinds of mask to look for; those of the spine as a whole hold 1."""
+    blind = source.scheme == "binary" and "mr" not in kinds
+    return MASK_KINDS if blind else kinds
 
 
 def _of_source(root: Path, source: Source, kinds: Sequence[str]) -> Iterator[Pair]:

@@ -6,13 +6,14 @@ nor an interruption change what the network sees.
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import labels
 from engines.networks import catalog
 from engines.preprocess import intensity
 from engines.preprocess.prepare import normalised
@@ -82,7 +83,8 @@ def example(
         place = item.place if item else None
         pose = sampling.draw(subject, view, how, rng, place)
         image, target = sampling.cut(subject, pose, size)
-        hu, target = _filled(subject, image, target, rng, pose.lie)
+        classes = labels.CLASS_SETS[settings.classes]
+        hu, target = _filled(subject, image, target, rng, pose.lie, classes)
     hu = augment.vary(hu, target, how, rng, prepared_by.modality, pose.lie)
     if rng.random() < how.p_crop:
         clamp = prepared_by.clamp
@@ -185,6 +187,7 @@ def _filled(
     target: NDArray[np.uint8],
     rng: np.random.Generator,
     lie: Lie,
+    classes: Mapping[str, int],
 ) -> Example:
     """Return the slice with what its source does not show drawn in, and its target.
 
@@ -192,8 +195,26 @@ def _filled(
     """
     spine = (target > 0) & (target != losses.IGNORED)
     if image is None:
-        hu, unsure = synthesis.scan_of(spine, rng, lie)
+        hu, unsure = synthesis.scan_of(spine, rng, lie, _regions(target, classes))
         return hu, np.where(unsure & ~spine, np.uint8(losses.IGNORED), target)
     if subject.source.kind == "bone":
         return synthesis.around_bone(image, spine, rng, lie), target
     return image, target
+
+
+def _regions(
+    target: NDArray[np.uint8], classes: Mapping[str, int]
+) -> synthesis.Regions | None:
+    """Return what is thoracic and sacral in ``target``, None where nothing tells."""
+    if "spine" in classes or losses.UNDIVIDED in target:
+        return None
+    found = {
+        region: [
+            labels.class_of(vertebra.id, classes)
+            for vertebra in labels.VERTEBRAE.values()
+            if vertebra.region == region
+        ]
+        for region in ("thoracic", "sacral")
+    }
+    masks = {region: np.isin(target, ids) for region, ids in found.items()}
+    return synthesis.Regions(**masks)

@@ -5,6 +5,8 @@ like a patient; it teaches the network that the surroundings may be anything.
 Intensities are in HU, lengths in pixels of about 1.5 mm.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -22,6 +24,9 @@ Mask = NDArray[np.bool_]
 P_RIBS, P_HIPS, P_BRIDGES = 0.4, 0.15, 0.12
 """How many drawn slices have ribs, hip bones, bridges between bodies."""
 
+P_OWN_RIBS, P_OWN_HIPS = 0.85, 0.75
+"""How many have them where the mask tells which bone they belong to."""
+
 MARROWS = ((80.0, 350.0, 1000.0), (-50.0, 90.0, 500.0), (250.0, 600.0, 1300.0))
 """Lowest and highest marrow and highest cortex, HU: sound, porous, sclerotic."""
 
@@ -35,13 +40,25 @@ def field(rng: Generator, shape: tuple[int, int], cells: float) -> Image:
     return values
 
 
-def scan_of(mask: Mask, rng: Generator, lie: Lie = AXIAL) -> tuple[Image, Mask]:
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """Which parts of a mask bear ribs and which hip bones, both (H, W)."""
+
+    thoracic: Mask
+    sacral: Mask
+
+
+def scan_of(
+    mask: Mask, rng: Generator, lie: Lie = AXIAL, regions: Regions | None = None
+) -> tuple[Image, Mask]:
     """Draw a slice in HU whose spine bone is ``mask``, (H, W).
 
     Args:
         mask: the spine.
         rng: of every draw.
         lie: how the slice lies in the body.
+        regions: parts of the mask, where it tells them; ribs and hip bones are then
+            beside these alone, so that they can be learnt from.
 
     Returns:
         The slice, and where bone was drawn that may or may not count as spine.
@@ -51,11 +68,12 @@ def scan_of(mask: Mask, rng: Generator, lie: Lie = AXIAL) -> tuple[Image, Mask]:
     discs, canal = anatomy.gaps(mask, rng, lie)
     anatomy.fill_gaps(hu, discs, canal, rng)
     distractors(hu, mask, apart, rng, count=int(rng.integers(0, 6)))
-    if mask.any():
-        if rng.random() < P_RIBS:
-            anatomy.ribs(hu, mask, apart, rng, lie)
-        if rng.random() < P_HIPS:
-            anatomy.hips(hu, mask, apart, rng, lie)
+    chest, p_ribs = (regions.thoracic, P_OWN_RIBS) if regions else (mask, P_RIBS)
+    pelvis, p_hips = (regions.sacral, P_OWN_HIPS) if regions else (mask, P_HIPS)
+    if chest.any() and rng.random() < p_ribs:
+        anatomy.ribs(hu, chest, apart, rng, lie)
+    if pelvis.any() and rng.random() < p_hips:
+        anatomy.hips(hu, pelvis, apart, rng, lie)
     vessels(hu, mask, rng)
     unsure = np.zeros_like(mask)
     if rng.random() < P_BRIDGES:

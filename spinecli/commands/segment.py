@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +51,7 @@ MarkUncertain = Annotated[
 def segment(
     scans: Scans,
     output: options.Output,
-    model: options.Model = "unet-r34",
+    model: options.Model = "auto",
     *,
     views: Views = None,
     device: options.Device = "auto",
@@ -101,4 +101,13 @@ def segment(
                 run.add(result)
                 bar.finished(result)
         if not (as_json or dry_run):
+            for used in work.facts()["models"]:
+                _say_model(used, named=model != "auto")
             render.say(f"results: {output / 'index.html'}")
+
+
+def _say_model(used: dict[str, Any], *, named: bool) -> None:
+    if used["scans"]:
+        scans = f"{used['scans']} scan{'s' if used['scans'] > 1 else ''}"
+        why = "" if named else f", the default for {used['modality'].upper()}"
+        render.say(f"model: {used['name']}{why} ({scans})")

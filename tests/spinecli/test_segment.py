@@ -351,7 +351,8 @@ def test_force_goes_on_and_says_so(kind: str, small: Path, tmp_path: Path) -> No
     scan = tmp_path / "scan.nii.gz"
     shutil.copy(small, scan)
     BAD[kind][0](scan)
-    status, record = spine_json(scan, "-o", tmp_path / "out", "--force")
+    named = ("--model", "unet-r34")
+    status, record = spine_json(scan, "-o", tmp_path / "out", "--force", *named)
     assert status == 0
     assert "modality" in [note["code"] for note in record["cases"][0]["warnings"]]
 

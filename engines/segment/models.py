@@ -1,0 +1,126 @@
+"""Which model labels which scan: the one that was named, or that for its modality."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engines import labels
+from engines.files import sha256_of
+from engines.networks import catalog, shelf
+from engines.networks.manifest import Manifest, Model, read_manifest
+from engines.preprocess.modality import recognise, require_known
+from engines.runtimes.choose import Choice, choose
+from engines.scans import Found
+from engines.segment import views
+from engines.volume import Volume, suffix_of
+
+
+@dataclass(slots=True)
+class Chosen:
+    """A model of a run, loaded when the first scan needs it.
+
+    Attributes:
+        path: its file.
+        manifest: what the file says of itself.
+        sha256: of the file.
+        views: planes in which it segments.
+        choice: how it is computed, once it was tried on a scan.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+    views: tuple[str, ...]
+    choice: Choice | None = None
+    _model: Model | None = field(default=None, repr=False)
+
+    def load(self) -> Model:
+        """Return the network with its weights.
+
+        Raises:
+            ModelFileError: the file is damaged.
+        """
+        if self._model is None:
+            self._model = shelf.load(str(self.path))
+        return self._model
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What records say of it."""
+        return {"name": self.manifest.name, "sha256": self.sha256}
+
+    @property
+    def tells_vertebrae(self) -> bool:
+        """Say whether every vertebra is a class."""
+        return dict(self.manifest.classes) == dict(labels.VERTEBRA_CLASSES)
+
+    def prepare(
+        self, device: torch.device, precision: str, probe: Sequence[Tensor]
+    ) -> Choice:
+        """Choose the runtime, the first time; see ``choose``."""
+        if self.choice is None:
+            self.choice = choose(self.load(), device, precision, probe)
+        return self.choice
+
+
+def pick(name: str, planes: str | None) -> dict[str, Chosen]:
+    """Return the models of a run, by the modality that each is for.
+
+    Args:
+        name: of a model, a path, or ``shelf.AUTO`` for one of every modality.
+        planes: views to segment in, as ``views.resolve`` has them.
+
+    Raises:
+        UnknownModelError, ModelFileError: a model cannot be used.
+        SettingsError: the views make no sense for it.
+    """
+    if name == shelf.AUTO:
+        return {kind: _chosen(p, planes) for kind, p in shelf.defaults().items()}
+    one = _chosen(shelf.locate(name), planes)
+    return {one.manifest.modality: one}
+
+
+def for_scan(
+    models: Mapping[str, Chosen], found: Found, scan: Volume, *, force: bool = False
+) -> Chosen:
+    """Return the model for a scan by what it is.
+
+    Args:
+        models: by modality, that for CT first.
+        found: the scan's files and name.
+        scan: its voxels, in the units they were measured in.
+        force: take the first model where none fits.
+
+    Raises:
+        ModalityError: there is none for it, or what it is cannot be told.
+    """
+    header = header_modality(found)
+    if force:
+        kind = recognise(scan, found.name, header)
+        return models.get(kind, next(iter(models.values())))
+    return models[require_known(scan, found.name, header, tuple(models))]
+
+
+def header_modality(found: Found) -> str:
+    """Return what DICOM headers, or a sidecar of the scan, say it is; may be empty."""
+    if found.stack is not None:
+        return found.stack.origin.modality
+    path = found.files[0]
+    sidecar = path.with_name(path.name.removesuffix(suffix_of(path)) + ".json")
+    try:
+        told: Any = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(told.get("Modality", "")) if isinstance(told, dict) else ""
+
+
+def _chosen(path: Path, planes: str | None) -> Chosen:
+    manifest = read_manifest(path)
+    solid = catalog.find(manifest.architecture).dimensions == 3
+    looked = views.resolve(planes, manifest.views, together=solid)
+    return Chosen(path, manifest, sha256_of(path), looked)
