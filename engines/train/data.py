@@ -32,6 +32,9 @@ from engines.volume import SUFFIXES, Volume, read_mask, stem_of
 FINEST_MM = 1.2
 """Voxels finer than this are averaged to it."""
 
+FINER = 2 / 3
+"""Voxels finer than this share of the recipe's are averaged to it, too."""
+
 AIR_HU = -1024.0
 """What is outside the field of view of a CT; of an MR it is 0."""
 
@@ -193,7 +196,8 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
     how = settings.prepared_by
     target = _class_map(pair, mask, classes)
     turned = reorient(mask.with_voxels(target))
-    spacing = [max(FINEST_MM, mm) for mm in turned.grid.spacing_mm]
+    finest = max(FINEST_MM, FINER * (how.spacing_mm or 0))
+    spacing = [max(finest, mm) for mm in turned.grid.spacing_mm]
     grid = geometry.resampled(turned.grid, (spacing[0], spacing[1], spacing[2]))
     values = tuple(int(v) for v in np.unique(target) if v)
     shares = torch.empty((len(values), *grid.shape))

@@ -18,7 +18,7 @@ from engines.networks import catalog
 from engines.preprocess import intensity
 from engines.preprocess.prepare import normalised
 from engines.preprocess.recipe import Recipe
-from engines.train import augment, losses, sampling, synthesis
+from engines.train import augment, losses, sampling, solid, synthesis
 from engines.train.data import Subject
 from engines.train.lie import Lie
 from engines.train.settings import TrainSettings
@@ -72,9 +72,11 @@ def example(
         view: of a plane that is not given; empty for any of the settings'.
     """
     how, prepared_by = settings.varied_by, settings.prepared_by
+    classes = labels.CLASS_SETS[settings.classes]
     if catalog.find(settings.network).dimensions == 3:
         pose = sampling.draw(subject, "axial", how, rng)
-        hu, target = sampling.cut_cube(subject, pose, size)
+        image, target = sampling.cut_cube(subject, pose, size)
+        hu = _filled_cube(subject, image, target, rng, classes, pose.step_mm[0])
     else:
         views = settings.views
         if item:
@@ -83,7 +85,6 @@ def example(
         place = item.place if item else None
         pose = sampling.draw(subject, view, how, rng, place)
         image, target = sampling.cut(subject, pose, size)
-        classes = labels.CLASS_SETS[settings.classes]
         hu, target = _filled(subject, image, target, rng, pose.lie, classes)
     hu = augment.vary(hu, target, how, rng, prepared_by.modality, pose.lie)
     if rng.random() < how.p_crop:
@@ -200,6 +201,24 @@ def _filled(
     if subject.source.kind == "bone":
         return synthesis.around_bone(image, spine, rng, lie), target
     return image, target
+
+
+def _filled_cube(
+    subject: Subject,
+    image: NDArray[np.float32] | None,
+    target: NDArray[np.uint8],
+    rng: np.random.Generator,
+    classes: Mapping[str, int],
+    step_mm: float,
+) -> NDArray[np.float32]:
+    """Return the cube with what its source does not show drawn in."""
+    spine = (target > 0) & (target != losses.IGNORED)
+    if image is None:
+        regions = _regions(target, classes)
+        return solid.scan_of(spine, target, regions, step_mm, rng)
+    if subject.source.kind == "bone":
+        return solid.around_bone(image, spine, rng)
+    return image
 
 
 def _regions(

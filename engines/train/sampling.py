@@ -188,10 +188,8 @@ def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
     return image, target
 
 
-def cut_cube(
-    subject: Subject, pose: Pose, size: int
-) -> tuple[NDArray[np.float32], Target]:
-    """Return a cube (size, size, size) along the pose's axes, and its target.
+def cut_cube(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
+    """Return a cube (size, size, size), None without an image, and its target.
 
     The pose is one of an axial slice, so the axes are right, anterior, superior
     before they are turned.
@@ -199,10 +197,9 @@ def cut_cube(
     along = np.arange(size) - (size - 1) / 2
     apart = (along * pose.step_mm[0])[:, None] * pose.axes[:, 2]
     points = _points(pose, size)[:, :, None] + apart
-    if subject.image is None:
-        msg = "a cube is cut from an image"
-        raise ValueError(msg)
-    image = _sample(subject.image, subject, points) + np.float32(subject.outside)
+    image = None
+    if subject.image is not None:
+        image = _sample(subject.image, subject, points) + np.float32(subject.outside)
     return image, _sample_target(subject, points)
 
 

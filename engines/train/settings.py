@@ -391,7 +391,6 @@ class TrainSettings:
         """Refuse combinations that cannot be trained."""
         uneven = [size for size in self.patches if size % spec.stride]
         solid = spec.dimensions == 3
-        drawn = [s.path for s in self.sources if s.kind in ("bone", "labels")]
         unseen = [s.path for s in self.sources if s.kind == UNLABELLED]
         held = [s.path for s in self.sources if s.kind != UNLABELLED]
         known = [
@@ -427,12 +426,6 @@ class TrainSettings:
                 solid and self.sampling != "oblique",
                 f"{spec.name} learns from cubes, not from {self.sampling} slices",
                 "Leave sampling at oblique.",
-            ),
-            (
-                solid and drawn,
-                f"surroundings are drawn in slices, and {spec.name} takes cubes: "
-                f"{', '.join(drawn)}",
-                "Use sources of the kind scan.",
             ),
             (
                 blind and not divides,

@@ -64,8 +64,9 @@ def examples(subject: Subject, settings: TrainSettings) -> Iterator[Example]:
     if catalog.find(settings.network).dimensions == 3:
         for share in np.linspace(0.1, 0.9, SLICES // 3):
             pose = sampling.straight(subject, "axial", float(share))
-            image, target = sampling.cut_cube(subject, pose, size)
-            yield prepared(image, subject, how), target
+            cube, target = sampling.cut_cube(subject, pose, size)
+            if cube is not None:
+                yield prepared(cube, subject, how), target
         return
     for view in settings.views:
         for pose in _poses(subject, view, settings.sampling):

@@ -179,6 +179,7 @@ def test_cubes_along_the_axes_show_the_scan(subjects: list[Subject]) -> None:
     )
     size = 15
     cube, target = sampling.cut_cube(subject, pose, size)
+    assert cube is not None
     middle = (np.array(subject.shape) - 1) / 2
     start = middle - (size - 1) / 2
     whole = all(float(one).is_integer() for one in start)

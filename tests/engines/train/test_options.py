@@ -296,10 +296,6 @@ def test_what_is_not_given_is_the_network_s_own(
         ({"validate_every": 0}, "no validation once an epoch"),
         ({"network": "mru-net-3d", "sampling": "slices", "epochs": 1}, "from cubes"),
         (
-            {"network": "mru-net-3d", "source": [{"path": "x", "kind": "labels"}]},
-            "takes cubes: x",
-        ),
-        (
             {"classes": "regions", "source": [{"path": "x", "scheme": "binary"}]},
             "do not tell regions apart: x",
         ),
