@@ -444,7 +444,17 @@ def _network(settings: TrainSettings) -> nn.Module:
         heads.divide(
             parent.network, held.architecture, held.options, held.classes, wanted
         )
+    if settings.fresh:
+        _forget(parent.network)
     return parent.network
+
+
+def _forget(network: nn.Module) -> None:
+    """Draw all weights anew, each layer's as torch draws them."""
+    for module in network.modules():
+        draw = getattr(module, "reset_parameters", None)
+        if callable(draw):
+            draw()
 
 
 def _begun(settings: TrainSettings) -> nn.Module:
@@ -457,7 +467,7 @@ def _begun(settings: TrainSettings) -> nn.Module:
 
 
 def _parent(settings: TrainSettings) -> dict[str, str] | None:
-    if not settings.parent:
+    if not settings.parent or settings.fresh:
         return None
     model = shelf.load(settings.parent)
     return {"name": model.manifest.name, "sha256": model.sha256}

@@ -257,6 +257,7 @@ class TrainSettings:
         split: of the ``auto`` sources, by subject.
         deterministic: refuse operations whose result may differ from run to run.
         parent: model to start from, by name or path.
+        fresh: take the parent's shape alone, as of a pruned one, and draw its weights.
         precision: ``auto``, ``float32`` or ``bfloat16``.
     """
 
@@ -306,6 +307,7 @@ class TrainSettings:
     seed: int = 0
     deterministic: bool = False
     parent: str = ""
+    fresh: bool = False
     device: str = "auto"
     precision: str = "auto"
     licence: str = ""

@@ -4,11 +4,16 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spinecli import options, progress, render
+
+if TYPE_CHECKING:
+    from engines.train.cross_validation import Fold
+    from engines.train.loop import Event
+    from engines.train.self_training import Labelled
 
 DATA, NETWORK = options.DATA, "Network"
 PREPARATION, TRAINING = "Preparation", "Training"
@@ -363,6 +368,14 @@ Preview = Annotated[
         show_default=False,
     ),
 ]
+CrossValidate = Annotated[
+    bool,
+    typer.Option(
+        "--cross-validate",
+        help="First train once without each labelled subject, in OUT/folds, and "
+        "measure on it; the figures go into the manifest of the model, trained last.",
+    ),
+]
 Restart = Annotated[
     bool,
     typer.Option("--restart", help="Begin anew where a checkpoint would be resumed."),
@@ -411,6 +424,7 @@ def train(
     deterministic: Deterministic = None,
     device: options.Device = "auto",
     seed: OptionalSeed = None,
+    cross_validate: CrossValidate = False,
     restart: Restart = False,
     preview_data: Preview = None,
     as_json: options.AsJson = False,
@@ -429,7 +443,7 @@ def train(
     """
     leads = os.environ.get("RANK", "0") == "0"
     with render.command("train", as_json=as_json and leads, cases=False) as run:
-        from engines.train import self_training
+        from engines.train import cross_validation, self_training
         from engines.train.settings import prepared
 
         chosen = prepared(
@@ -481,20 +495,33 @@ def train(
         if output is None:
             raise typer.BadParameter("a folder is needed.", param_hint="--output")
         command = shlex.join(["spine", *sys.argv[1:]])
-        events = self_training.train(
-            chosen, data, output, resume=not restart, command=command
-        )
-        labelled = []
+        how: Any = {"resume": not restart, "command": command}
+        labelled: list[Any] = []
         with progress.steps() as bar:
-            for event in events:
+            if cross_validate:
+                folds = output / "folds"
+                for fold in cross_validation.train(chosen, data, folds, **how):
+                    _tell(bar, fold)
+                told = cross_validation.read(folds / cross_validation.FOLDS)
+                run.facts["cross_validation"] = told
+            for event in self_training.train(chosen, data, output, **how):
+                _tell(bar, event)
                 if isinstance(event, self_training.Labelled):
-                    bar.told(0, 1, event.line())
                     labelled.append(event.as_json())
-                    continue
-                bar.told(event.step, event.steps, event.line())
-                run.facts["last"] = event.as_json()
+                else:
+                    run.facts["last"] = event.as_json()
+        if cross_validate and leads:
+            cross_validation.record(output / f"{chosen.name}.safetensors", told)
         if labelled:
             run.facts["labelled"] = labelled
+
+
+def _tell(bar: progress.Steps, event: "Event | Labelled | Fold") -> None:
+    """Show how far a training is, or what became of a scan."""
+    from engines.train.loop import Event
+
+    step, steps = (event.step, event.steps) if isinstance(event, Event) else (0, 1)
+    bar.told(step, steps, event.line())
 
 
 def _names(given: str | None) -> list[str] | None:
