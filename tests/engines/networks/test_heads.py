@@ -59,7 +59,9 @@ def test_regions_become_vertebrae(name: str) -> None:
         ("mr", "spine", False),
     ],
 )
-def test_only_parts_can_be_told_apart(held: str, wanted: str, *, possible: bool) -> None:
+def test_only_parts_can_be_told_apart(
+    held: str, wanted: str, *, possible: bool
+) -> None:
     sets = labels.CLASS_SETS
 
     assert heads.divides(sets[held], sets[wanted]) is possible
