@@ -17,7 +17,8 @@ SpineError
 │   ├── IntensityError       the voxel values cannot be an intact scan
 │   ├── ModalityError        the values are not those the model was trained on
 │   ├── NameClashError       two inputs would write the same files
-│   └── MaskError            a mask does not fit its scan or its scheme
+│   ├── MaskError            a mask does not fit its scan or its scheme
+│   └── InapplicableError    an alteration makes no sense for a scan
 ├── OutputError              the results cannot be written
 ├── ModelError               the model cannot be used
 │   ├── UnknownModelError    no such model
@@ -180,6 +181,12 @@ class MaskError(InputError):
     """A mask does not fit its scan or its label scheme."""
 
     code = "mask"
+
+
+class InapplicableError(InputError):
+    """An alteration makes no sense for a scan."""
+
+    code = "inapplicable"
 
 
 class OutputError(SpineError):

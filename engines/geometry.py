@@ -118,19 +118,20 @@ def resampled(grid: Grid, target_mm: tuple[float, float, float]) -> Grid:
     """
     sizes = zip(grid.shape, grid.spacing_mm, target_mm, strict=True)
     shape = tuple(max(1, round(n * mm / new)) for n, mm, new in sizes)
-    return _sharing_centre(grid, (shape[0], shape[1], shape[2]), target_mm)
+    return sharing_centre(grid, (shape[0], shape[1], shape[2]), target_mm)
 
 
 def resized(grid: Grid, shape: tuple[int, int, int]) -> Grid:
     """Return the grid that covers the same field of view with ``shape`` voxels."""
     sizes = zip(grid.shape, grid.spacing_mm, shape, strict=True)
     i, j, k = (n * mm / new for n, mm, new in sizes)
-    return _sharing_centre(grid, shape, (i, j, k))
+    return sharing_centre(grid, shape, (i, j, k))
 
 
-def _sharing_centre(
+def sharing_centre(
     grid: Grid, shape: tuple[int, int, int], target_mm: tuple[float, float, float]
 ) -> Grid:
+    """Return a grid of other voxels about the same centre, along the same axes."""
     zoom = np.array(target_mm) / np.array(grid.spacing_mm)
     affine = grid.affine.copy()
     affine[:3, :3] = grid.affine[:3, :3] * zoom

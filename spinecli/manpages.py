@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "CI": "If set, output is plain text as in a pipe, without a progress bar.",
 }
 USES_MODELS = frozenset(
-    {PROGRAM, "segment", "train", "study", "prune", "models", "doctor"}
+    {PROGRAM, "segment", "train", "study", "prune", "evaluate", "models", "doctor"}
 )
 
 FILES = {
@@ -42,6 +42,15 @@ FILES = {
     "evaluate": {
         "OUT/evaluation.csv": "The scores, one row per case and label.",
         "OUT/evaluation.json": "The scores with those of the cohort.",
+        "OUT/index.html": "The scores as a page, with pictures of the worst cases.",
+        "OUT/robustness.csv": "With --robustness: one row per alteration.",
+        "OUT/robustness.json": "The same, and what each scan lost.",
+    },
+    "models": {
+        "NAME.page/failures.toml": "Beside a model file NAME.safetensors: where it "
+        "fails, a picture and a sentence each, for its page.",
+        "NAME.page/robustness.csv": "A table of 'spine evaluate --robustness', for "
+        "its page.",
     },
     "prune": {
         "NAME.safetensors": "The pruned model; it rebuilds itself from this file.",

@@ -155,7 +155,7 @@ def _scored(
         "labels": labels,
         "miou": _mean_iou(counts, compared.maps),
         "counts": {str(one.label): _counts(one) for one in counts},
-        **_vertebrae(pair, compared),
+        **_vertebrae(pair, compared, settings.maps),
     }
     notes = (*compared.notes, *_slice_notes(found, settings))
     result = CaseResult(
@@ -222,12 +222,12 @@ def _mean_iou(counts: Sequence[Overlap], maps: Maps) -> float | None:
     return float(np.mean(ious))
 
 
-def _vertebrae(pair: Pair, compared: Compared) -> dict[str, Any]:
+def _vertebrae(pair: Pair, compared: Compared, how: MapSettings) -> dict[str, Any]:
     """Return how vertebrae were identified and matched, for maps that hold some."""
     if not compared.vertebrae:
         return {}
     maps = compared.maps
-    found, source = _identified(pair, compared)
+    found, source = _identified(pair, compared, how)
     matched = instances.match(maps.prediction, maps.truth)
     return {
         "identification": found.as_json() | {"centres": source},
@@ -235,11 +235,16 @@ def _vertebrae(pair: Pair, compared: Compared) -> dict[str, Any]:
     }
 
 
-def _identified(pair: Pair, compared: Compared) -> tuple[Identified, str]:
-    """Compare centres, from files where both sides have them, else from the maps."""
+def _identified(
+    pair: Pair, compared: Compared, how: MapSettings
+) -> tuple[Identified, str]:
+    """Compare centres, from files where both sides have them, else from the maps.
+
+    Files name all vertebrae, so they are of no use where only some are scored.
+    """
     grid = compared.grid
     files = [centres_beside(path) for path in (pair.prediction, pair.truth)]
-    if files[0] is not None and files[1] is not None:
+    if files[0] is not None and files[1] is not None and not how.inner:
         predicted = identification.read_centres(files[0], compared.own_grid)
         true = identification.read_centres(files[1], grid)
         return identification.identify(predicted, true), "files"

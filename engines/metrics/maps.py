@@ -26,6 +26,7 @@ from engines.labels import (
     class_of,
 )
 from engines.metrics import score
+from engines.metrics.inner import inner
 from engines.metrics.overlap import LARGEST_LABEL
 from engines.metrics.pairs import Pair, kind_of
 from engines.results import Note
@@ -49,12 +50,14 @@ class MapSettings:
         scheme: of the ids in predictions; None takes them as they are.
         truth_scheme: of the ids in the truth.
         resample: bring a prediction on another grid to that of the truth.
+        inner: score only between the first and the last labelled vertebra.
     """
 
     binary: bool = False
     scheme: Scheme | None = None
     truth_scheme: Scheme | None = None
     resample: bool = False
+    inner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,8 @@ def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
     if pair.prediction is not None:
         notes += told_p
     notes += told_t
+    if settings.inner:
+        prediction, truth = _inner_alone(prediction, truth)
     named = any(scheme not in (None, "binary") for scheme in schemes)
     binary = binary or "binary" in schemes
     compared = _compared(pair, prediction, truth, binary=binary, translated=named)
@@ -205,6 +210,23 @@ def _translated(
         )
         notes.append(Note("unknown_labels", told))
     return mask.with_voxels(table[mask.voxels]), notes
+
+
+def _inner_alone(prediction: Volume, truth: Volume) -> tuple[Volume, Volume]:
+    """Return both maps without what lies beyond the inner vertebrae of the truth."""
+    spacing_mm = truth.grid.spacing_mm
+    maps, corner = score.cut(prediction.voxels, truth.voxels, spacing_mm)
+    kept = inner(maps.truth, spacing_mm)
+    box = tuple(
+        slice(start, start + count)
+        for start, count in zip(corner, kept.shape, strict=True)
+    )
+    left = []
+    for whole, part in ((prediction, maps.prediction), (truth, maps.truth)):
+        voxels = np.zeros_like(whole.voxels)
+        voxels[box] = np.where(kept, part, 0)
+        left.append(whole.with_voxels(voxels))
+    return left[0], left[1]
 
 
 def _labels(voxels: NDArray[Any], which: str) -> NDArray[Any]:

@@ -145,6 +145,41 @@ def read_pairs(table: Path) -> list[Pair]:
     return pairs
 
 
+def truths_of(
+    names: Sequence[str], truth: Path, kind: str = ""
+) -> dict[str, Path | SpineError]:
+    """Return for scans, by name, the label map that is their truth, or why none is.
+
+    Args:
+        names: of scans, as ``scans.find_scans`` gives them.
+        truth: a label map, or a folder of them.
+        kind: of label map, ``_seg-KIND``, that is preferred where there are several.
+
+    Raises:
+        NotFoundError: there are no label maps.
+    """
+    maps = _label_maps(truth)
+    if len(names) == 1 and truth.is_file():
+        return {names[0]: truth}
+    return {name: _truth_of(name, maps, truth, kind) for name in names}
+
+
+def _truth_of(name: str, maps: _Files, truth: Path, kind: str) -> Path | SpineError:
+    key = key_of(Path(name))
+    found = [key] if key in maps else [one for one in maps if _same(key, one)]
+    candidates = [path for one in found for path in maps[one]]
+    if not candidates:
+        return NotFoundError(f"{name} has no truth in {truth}", hint=NAMING)
+    try:
+        return _chosen(name, candidates, [kind] if kind else [])
+    except MaskError as error:
+        return error
+
+
+def _same(key: Key, other: Key) -> bool:
+    return key.may_be(other) or other.may_be(key)
+
+
 def _listed_pair(table: Path, row: Mapping[str, str | None]) -> Pair:
     if not (row["truth"] or "").strip():
         msg = f"{table}: a row without truth"

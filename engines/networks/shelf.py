@@ -22,6 +22,9 @@ AUTO = "auto"
 VARIABLE = "SPINE_MODELS"
 """Environment variable: folders of model files, separated as in ``PATH``."""
 
+PAGE_SUFFIX = ".page"
+"""Of the folder with pictures for a model's page, beside ``NAME.safetensors``."""
+
 SHIPPED = Path(__file__).parent / "weights"
 
 
@@ -81,6 +84,11 @@ def load(name: str) -> Model:
         ModelFileError: the file is damaged.
     """
     return load_model(locate(name))
+
+
+def page_folder(path: Path) -> Path:
+    """Return the folder beside a model file that holds what its page shows of it."""
+    return path.with_name(path.name.removesuffix(SUFFIX) + PAGE_SUFFIX)
 
 
 def untrained() -> list[catalog.NetworkSpec]:

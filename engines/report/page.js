@@ -1,9 +1,9 @@
 "use strict";
 (() => {
   const table = document.getElementById("cases");
-  const body = table.tBodies[0];
+  const body = table?.tBodies[0]; // a page may have no table of cases
   const groups = [];
-  for (const row of body.rows) {
+  for (const row of body?.rows ?? []) {
     if (row.classList.contains("case")) groups.push([row]);
     else groups.at(-1).push(row);
   }
@@ -12,6 +12,7 @@
   const count = document.getElementById("count");
 
   function show() {
+    if (!table) return;
     const wanted = filter.value.trim().toLowerCase();
     const kind = status ? status.value : "";
     let shown = 0;
@@ -57,17 +58,17 @@
     body.append(...groups.flat());
   }
 
-  for (const heading of table.tHead.rows[0].cells) {
+  for (const heading of table?.tHead.rows[0].cells ?? []) {
     const button = heading.querySelector("button");
     if (button) button.addEventListener("click", () => sort(heading));
   }
-  for (const toggle of table.querySelectorAll("[aria-controls]")) {
+  for (const toggle of table?.querySelectorAll("[aria-controls]") ?? []) {
     toggle.addEventListener("click", () => {
       toggle.ariaExpanded = toggle.ariaExpanded === "true" ? "false" : "true";
       show();
     });
   }
-  filter.addEventListener("input", show);
+  filter?.addEventListener("input", show);
   if (status) status.addEventListener("change", show);
 
   const viewer = document.getElementById("viewer");

@@ -81,7 +81,7 @@ class Page:
 
     Attributes:
         facts: short sentences below the title.
-        columns: of the table; the first names the case.
+        columns: of the table; the first names the case. Without any there is no table.
         entries: its rows, in the order in which they are first shown.
         charts: drawings (SVG) with their titles.
         gallery: pictures above the table.
@@ -111,7 +111,7 @@ def html(page: Page) -> str:
         _charts(page.charts),
         _gallery(page),
         *(_table(*table) for table in page.tables),
-        _cases(page),
+        _cases(page) if page.columns else "",
         '<dialog id="viewer" aria-label="Picture"><figure><img alt=""><figcaption>'
         "</figcaption></figure><form method=dialog><button>Close</button></form>"
         "</dialog>",

@@ -37,7 +37,7 @@ def preview(
         colours: label -> colour.
     """
     panels = [
-        _panel(np.take(hu, at, axis), np.take(labels, at, axis), colours, window)
+        panel(np.take(hu, at, axis), np.take(labels, at, axis), colours, window)
         for axis, at in ((0, _fullest(labels, 0)), (1, _fullest(labels, 1)))
     ]
     gap = np.zeros((panels[0].shape[0], 4, 3), np.uint8)
@@ -89,8 +89,8 @@ def side_by_side(
         wide, high = (size for other, size in enumerate(sizes) if other != axis)
         for labels in both:
             plane = np.take(grey, at, axis), np.take(labels, at, axis)
-            panel = _panel(*plane, colours, window, fill)
-            panels.append(_sized(panel, high / wide))
+            drawn = panel(*plane, colours, window, fill)
+            panels.append(_sized(drawn, high / wide))
     return _png(_in_a_row(panels))
 
 
@@ -130,13 +130,22 @@ def _fullest(labels: NDArray[np.uint8], axis: int) -> int:
     return int(counts.argmax()) if counts.any() else labels.shape[axis] // 2
 
 
-def _panel(
+def panel(
     hu: NDArray[Any],
     labels: NDArray[np.uint8],
     colours: Mapping[int, Rgb],
     window: tuple[float, float],
     fill: float = OVERLAY,
 ) -> NDArray[np.uint8]:
+    """Return a plane as RGB (rows, columns, 3) with its labels, the head up.
+
+    Args:
+        hu: (across, up).
+        labels: the same shape, 0 the background.
+        colours: label -> colour.
+        window: values that are black and white.
+        fill: share of the colour inside a label.
+    """
     low, high = window
     grey = np.clip((hu.T[::-1] - low) / (high - low), 0, 1)
     shown = labels.T[::-1]

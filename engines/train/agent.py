@@ -49,12 +49,12 @@ def great_vessel(hu: Image, spine: Mask, free: Mask, rng: Generator, lie: Lie) -
         distance = _before_body(spine, radius, rng, lie)
     else:
         distance = _along_bodies(spine, radius, rng, lie)
-    _pour(hu, distance, free, _blood(rng))
+    pour(hu, distance, free, _blood(rng))
     if rng.random() < 0.25:  # a thrombus, or a true and a false lumen
         wave = rng.uniform(1.5, 4)
         shift = np.rint(rng.normal(0, wave, 2)).astype(int)
         inner = np.roll(distance, (int(shift[0]), int(shift[1])), (0, 1)) + wave
-        _pour(hu, np.maximum(distance, -inner), free, rng.uniform(30, 90))
+        pour(hu, np.maximum(distance, -inner), free, rng.uniform(30, 90))
     if rng.random() < 0.5:
         chalk(hu, distance, free, rng)
 
@@ -78,10 +78,10 @@ def kidney(hu: Image, spine: Mask, free: Mask, rng: Generator, lie: Lie) -> None
     angle = rng.uniform(0, np.pi)
     outer = shapes.ellipse(hu.shape, centre, radii, angle)
     cortex, medulla = rng.uniform(130, 280), rng.uniform(60, 200)
-    _pour(hu, outer, free, cortex)
-    _pour(hu, outer + rng.uniform(3, 6), free, medulla)
+    pour(hu, outer, free, cortex)
+    pour(hu, outer + rng.uniform(3, 6), free, medulla)
     pelvis = shapes.ellipse(hu.shape, centre, (radii[0] * 0.3, radii[1] * 0.4), angle)
-    _pour(hu, pelvis, free, rng.choice([rng.uniform(-100, 20), rng.uniform(200, 1500)]))
+    pour(hu, pelvis, free, rng.choice([rng.uniform(-100, 20), rng.uniform(200, 1500)]))
 
 
 def bowel(hu: Image, free: Mask, rng: Generator, lie: Lie) -> None:
@@ -92,15 +92,15 @@ def bowel(hu: Image, free: Mask, rng: Generator, lie: Lie) -> None:
     angle = rng.uniform(0, np.pi)
     outer = shapes.ellipse(hu.shape, centre, radii, angle)
     outer = outer + np.float32(1.5) * _coarse(hu.shape, 9, rng)
-    _pour(hu, outer, free, rng.uniform(20, 60))
+    pour(hu, outer, free, rng.uniform(20, 60))
     lumen = outer + rng.uniform(1, 2.2)
     content = rng.uniform(150, 600) if rng.random() < 0.75 else rng.uniform(0, 60)
-    _pour(hu, lumen, free, content)
+    pour(hu, lumen, free, content)
     if lies.shows(lie.anterior) and rng.random() < 0.6:
         high = lies.along(hu.shape, lie.anterior)
         at = np.clip(np.rint(centre).astype(int), 0, np.array(hu.shape) - 1)
         level = float(high[at[0], at[1]]) + rng.uniform(-5, 6)
-        _pour(hu, np.maximum(lumen, level - high), free, rng.uniform(-1000, -850))
+        pour(hu, np.maximum(lumen, level - high), free, rng.uniform(-1000, -850))
 
 
 def _blood(rng: Generator) -> float:
@@ -143,7 +143,15 @@ def _along_bodies(spine: Mask, radius: float, rng: Generator, lie: Lie) -> Image
     return drawn
 
 
-def _pour(hu: Image, distance: Image, free: Mask, value: float) -> None:
+def pour(hu: Image, distance: Image, free: Mask, value: float) -> None:
+    """Fill a shape with ``value`` where there is room, in place.
+
+    Args:
+        hu: slice or cube.
+        distance: to the shape in pixels, below 0 inside.
+        free: where it may be drawn.
+        value: in HU.
+    """
     share = shapes.inside(distance)
     share = share * free
     hu += share * (np.float32(value) - hu)

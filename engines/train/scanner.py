@@ -4,6 +4,8 @@ Noise with the spectrum of a filtered back projection, streaks where the rays ar
 starved, sharp kernels, the table. Lengths are in pixels of about 1.5 mm.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -24,27 +26,48 @@ def grain(hu: Image, most_hu: float, rng: Generator, lie: Lie) -> Image:
     none at frequency 0. Across the body's axis rows are independent of each other.
     Noise is strongest where much lies around: deep in the body, beside bone.
     """
-    upright = lie.upright
-    down = np.abs(fft.fftfreq(hu.shape[0]))[:, None] * 2
-    right = fft.rfftfreq(hu.shape[1])[None] * 2
+    cut, roll = rng.uniform(0.45, 1.5), rng.uniform(0.6, 2)
+    noise = projected_noise(hu.shape, cut, roll, rng, lie.upright)
+    strength = most_hu * rng.random() ** 1.5
+    depth = attenuation(hu, int(rng.integers(15, 50)))
+    noisy: Image = hu + noise * np.float32(strength) * depth
+    return noisy
+
+
+def projected_noise(
+    shape: tuple[int, ...],
+    cut: float,
+    roll: float,
+    rng: Generator,
+    upright: int | None = None,
+) -> Image:
+    """Return noise (H, W) of mean 0 and deviation 1 with the spectrum of ``grain``.
+
+    Args:
+        shape: of the slice.
+        cut: frequency above which the kernel lets nothing pass; 1 is the highest
+            that the pixels can show.
+        roll: how steeply the kernel falls towards it.
+        rng: of the draws.
+        upright: image axis that is the body's, None for an axial slice.
+    """
+    down = np.abs(fft.fftfreq(shape[0]))[:, None] * 2
+    right = fft.rfftfreq(shape[1])[None] * 2
     if upright is None:
         pitch = np.hypot(down, right)
     else:
         pitch = np.hypot(right if upright == 0 else down, 0.12)
-    cut = rng.uniform(0.45, 1.5)
-    kernel = np.cos(np.minimum(pitch / cut, 1) * (np.pi / 2)) ** rng.uniform(0.6, 2)
+    kernel = np.cos(np.minimum(pitch / cut, 1) * (np.pi / 2)) ** roll
     shaped = np.sqrt(pitch) * kernel * np.ones_like(down + right)
     shaped[0, 0] = 0
-    white = fft.rfft2(rng.normal(0, 1, hu.shape).astype(np.float32))
-    noise = fft.irfft2(white * shaped.astype(np.float32), hu.shape)
+    white = fft.rfft2(rng.normal(0, 1, shape).astype(np.float32))
+    noise = fft.irfft2(white * shaped.astype(np.float32), shape)
     if upright is not None:
         noise = ndimage.gaussian_filter1d(noise, rng.uniform(0.1, 0.8), axis=upright)
     noise -= noise.mean()
     noise /= max(float(noise.std()), 1e-6)
-    strength = most_hu * rng.random() ** 1.5
-    depth = _attenuation(hu, int(rng.integers(15, 50)))
-    noisy: Image = hu + noise.astype(np.float32) * np.float32(strength) * depth
-    return noisy
+    unit: Image = noise.astype(np.float32)
+    return unit
 
 
 def starved(hu: Image, most_hu: float, rng: Generator, lie: Lie) -> Image:
@@ -74,7 +97,7 @@ def starved(hu: Image, most_hu: float, rng: Generator, lie: Lie) -> Image:
     streak -= streak.mean()
     streak /= max(float(streak.std()), 1e-6)
     noise = (streak.T if side == 0 else streak) * dose
-    body = _attenuation(hu, 9)
+    body = attenuation(hu, 9)
     strength = rng.uniform(0.3, 1.2) * most_hu
     noisy: Image = hu + (np.float32(strength) * noise * body).astype(np.float32)
     return noisy
@@ -86,10 +109,25 @@ def sharpened(hu: Image, rng: Generator) -> Image:
     Two scales: one pixel, as the kernel's own, and a wider one, as the edge
     enhancement that scanners add.
     """
+    sigmas = rng.uniform(0.5, 0.9), rng.uniform(1.2, 2.6)
+    gains = rng.uniform(0.15, 1) * 1.8, rng.uniform(0.15, 1) * 0.6
+    return enhanced(hu, sigmas, gains)
+
+
+def enhanced(
+    hu: Image, sigmas: Sequence[float | Sequence[float]], gains: Sequence[float]
+) -> Image:
+    """Return ``hu`` with what each blur would take away added to it.
+
+    Args:
+        hu: slice or cube.
+        sigmas: of the blurs in pixels, one number or one per axis.
+        gains: how many times each is added.
+    """
     changed = hu.astype(np.float32)
-    for sigma, most in ((rng.uniform(0.5, 0.9), 1.8), (rng.uniform(1.2, 2.6), 0.6)):
+    for sigma, gain in zip(sigmas, gains, strict=True):
         soft = ndimage.gaussian_filter(hu, sigma)
-        changed = changed + np.float32(rng.uniform(0.15, 1) * most) * (hu - soft)
+        changed = changed + np.float32(gain) * (hu - soft)
     clipped: Image = np.clip(changed, LOWEST_HU, HIGHEST_HU)
     return clipped
 
@@ -126,7 +164,7 @@ def table(hu: Image, spine: Mask, rng: Generator, lie: Lie) -> Image:
     return drawn
 
 
-def _attenuation(hu: Image, size: int) -> Image:
+def attenuation(hu: Image, size: int) -> Image:
     """Return how dense the surroundings of each pixel are; 1 at their densest."""
     dense = np.clip(hu / 1000 + 1, 0, 2.5).astype(np.float32)
     around = ndimage.uniform_filter(dense, size)

@@ -8,15 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from engines.errors import SettingsError
 from engines.labels import Scheme
 from engines.results import CaseResult
-from spinecli import options, progress, render
+from spinecli import options, progress, render, robustness_table
 
 Predictions = Annotated[
     Path | None,
     typer.Argument(
         metavar="PREDS",
-        help="Label map, or folder of them: what 'spine segment' wrote, or any other.",
+        help="Label map, or folder of them: what 'spine segment' wrote, or any other. "
+        "With --robustness: scans.",
         exists=True,
         show_default=False,
     ),
@@ -109,6 +111,16 @@ Scans = Annotated[
     ),
 ]
 
+Inner = Annotated[
+    bool,
+    typer.Option(
+        "--inner",
+        help="Score only between the first and the last labelled vertebra: voxels "
+        "whose nearest vertebra of the truth is neither. For scans that show more "
+        "vertebrae than were labelled.",
+    ),
+]
+
 
 def evaluate(
     predictions: Predictions = None,
@@ -124,6 +136,12 @@ def evaluate(
     slices: Slices = False,
     compare: Compare = None,
     scans: Scans = None,
+    inner: Inner = False,
+    robustness: robustness_table.Robustness = False,
+    model: robustness_table.Model = "unet-r34",
+    only: robustness_table.Only = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Score the label maps in PREDS against those in GT, case by case.
@@ -149,13 +167,47 @@ def evaluate(
     other true centre lies closer (sacrum and coccyx are left out); centres are those
     of _ctd.json files where both sides have them, else centres of mass. Vertebrae
     match whatever their names when their IoU is above one half (panoptic quality).
+
+    With --robustness the first argument is scans. Each is segmented as it is and in
+    altered forms, all labels count as spine, and the table has a row per alteration:
+    median and worst Dice over the scans, that of the scans as they are, the fall (the
+    median of what each scan lost) and whether it exceeds 0.03. A narrow field of view
+    (90 mm, box or circle), slices of 5 mm, sharp and soft kernels, noise of 60 HU,
+    streaks of starved rays and of metal (screws, a cage), contrast agent, other orders
+    of the voxel axes, which must give the same mask, and voxels of 0.5 to 4 mm. Where
+    the grid changes, the mask is scored on it, against the nearest label of the truth;
+    the mask of the scan as it is is scored on the same voxels. Implants and vessels are
+    drawn where the truth says; the same --seed draws the same. --output gets
+    robustness.csv and robustness.json.
     """
+    command = shlex.join(["spine", *sys.argv[1:]])
     with render.command("evaluate", as_json=as_json) as run:
+        if robustness:
+            others = {
+                "--pairs": pairs,
+                "--binary": binary,
+                "--scheme": scheme,
+                "--truth-scheme": truth_scheme,
+                "--resample": resample,
+                "--slices": slices,
+                "--compare": compare,
+                "--scans": scans,
+            }
+            given = robustness_table.both(predictions, truth, others)
+            from engines.robustness.robustness import RobustnessSettings
+
+            how = RobustnessSettings(model, tuple(only or ()), inner, seed, device)
+            robustness_table.run(run, *given, how, output, command)
+            return
+        if only:
+            raise SettingsError(
+                "--only chooses alterations", hint="Add --robustness, or leave it out."
+            )
         from engines.metrics.evaluate import EvaluateSettings
         from engines.metrics.maps import MapSettings
         from engines.report.evaluation import EvaluateRun, inputs_of
 
-        maps = MapSettings(binary, scheme, truth_scheme, resample)
+        maps = MapSettings(binary, scheme, truth_scheme, resample, inner)
         settings = EvaluateSettings(maps, tolerance_mm, slices)
         work = EvaluateRun(
             inputs_of(predictions, truth, pairs),
@@ -163,7 +215,7 @@ def evaluate(
             output,
             compare=compare,
             scans=scans,
-            command=shlex.join(["spine", *sys.argv[1:]]),
+            command=command,
         )
         run.table = lambda cases: _show(cases, work.report())
         run.describe(work.report)

@@ -635,3 +635,58 @@ def test_real_masks_against_a_shifted_one(tmp_path: Path) -> None:
         assert math.isfinite(row["hd_mm"])
     assert record["identification"]["rate"] == 1
     assert record["identification"]["mean_error_mm"] == pytest.approx(1.5, abs=0.4)
+
+
+def test_inner_leaves_the_end_vertebrae_out(tmp_path: Path) -> None:
+    pred = write(tmp_path / "p.nii.gz", bone(0, 21, 23))
+    truth = write(tmp_path / "t.nii.gz", bone(20, 21, 22))
+
+    _, whole = spine_json(pred, truth)
+    status, inner = spine_json(pred, truth, "--inner")
+
+    assert status == 0
+    assert [row["name"] for row in inner["cases"][0]["labels"]] == ["L2"]
+    assert inner["cohort"]["dice"]["mean"] == 1
+    assert whole["cohort"]["dice"]["mean"] < 1
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_robustness(tmp_path: Path) -> None:
+    scan, truth = (DATA / f"tptbox_{end}.nii.gz" for end in ("ct", "seg-vert_msk"))
+    options = ["--robustness", "--inner", "--only", "kernel-soft", "-o", tmp_path]
+
+    done = spine(scan, truth, *options)
+
+    assert done.exit_code == 0
+    lines = [line.split() for line in done.stdout.splitlines()]
+    (row,) = (line for line in lines if line[:2] == ["kernel-soft", "1"])
+    record = json.loads((tmp_path / "robustness.json").read_text())
+    assert row[2] == f"{record['robustness'][0]['dice']:.4f}"
+    assert "1 done" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--robustness", "--binary"], "--binary and --robustness do not go together"),
+        (["--robustness", "--only", "rust"], "no alteration is called 'rust'"),
+        (["--robustness", "--model", "nothing"], "no model is called 'nothing'"),
+        (["--only", "metal"], "--only chooses alterations"),
+    ],
+)
+def test_options_of_robustness_that_make_no_sense(
+    options: list[str], told: str
+) -> None:
+    scan, truth = (DATA / f"tptbox_{end}.nii.gz" for end in ("ct", "seg-vert_msk"))
+
+    status, record = spine_json(scan, truth, *options)
+
+    assert status == 2
+    assert told in record["error"]["message"]
+
+
+def test_robustness_needs_both_paths() -> None:
+    status, record = spine_json(DATA, "--robustness")
+
+    assert status == 2
+    assert "scans and their truth" in record["error"]["message"]

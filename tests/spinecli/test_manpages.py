@@ -42,8 +42,8 @@ def test_required_options_stand_in_the_synopsis() -> None:
 def test_models_are_told_where_they_are_used() -> None:
     using = {name for name, page in PAGES.items() if "SPINE_MODELS" in page}
 
-    assert {"spine.1", "spine-segment.1", "spine-models.1"} <= using
-    assert "spine-evaluate.1" not in using
+    assert {"spine.1", "spine-segment.1", "spine-evaluate.1"} <= using
+    assert "spine-convert.1" not in using
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,24 @@ def test_a_network_without_weights_has_no_path() -> None:
     assert network["path"] is None
     assert network["modality"] == "mr"
     assert network["parameters"]["total"] == 31_475_396
+
+
+def test_the_page_of_a_model(tmp_path: Path) -> None:
+    page = tmp_path / "new" / "model.html"
+    done = CliRunner().invoke(app, ["models", "unet-r34", "--page", str(page)])
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "Where it fails" in page.read_text()
+
+
+def test_the_page_of_a_network_without_weights(tmp_path: Path) -> None:
+    page = tmp_path / "model.html"
+    done = CliRunner().invoke(app, ["models", "unet", "--page", str(page), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["models"][0]["path"] is None
+    assert "comes without weights" in page.read_text()
+
+
+def test_a_page_needs_a_name(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["models", "--page", str(tmp_path / "model.html")])
+    assert done.exit_code == 2
+    assert "needs the name of a model" in done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import MaskError, NotFoundError, SettingsError
-from engines.metrics.pairs import Key, Pair, find_pairs, key_of, read_pairs
+from engines.metrics.pairs import Key, Pair, find_pairs, key_of, read_pairs, truths_of
 
 GZ = ".nii.gz"
 
@@ -422,3 +422,26 @@ def test_a_row_without_truth_is_refused(tmp_path: Path, row: str) -> None:
 
     with pytest.raises((SettingsError, NotFoundError), match="truth"):
         read_pairs(listed)
+
+
+def test_truths_of_scans(tmp_path: Path) -> None:
+    for name in ("a_seg-vert_msk", "a_seg-spine_msk", "sub/b_seg-vert_msk", "a_ct"):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    found = truths_of(["a_ct", "b_ct", "c_ct"], tmp_path)
+    told = truths_of(["a_ct"], tmp_path, "vert")
+
+    assert found["a_ct"] == tmp_path / "a_seg-spine_msk.nii.gz"
+    assert found["b_ct"] == tmp_path / "sub/b_seg-vert_msk.nii.gz"
+    assert isinstance(found["c_ct"], NotFoundError)
+    assert told["a_ct"] == tmp_path / "a_seg-vert_msk.nii.gz"
+
+
+def test_one_scan_and_one_file_belong_together(tmp_path: Path) -> None:
+    path = tmp_path / "anything.nii.gz"
+    path.touch()
+
+    assert truths_of(["scan_ct"], path) == {"scan_ct": path}
+    assert isinstance(truths_of(["a", "b"], path)["a"], NotFoundError)
