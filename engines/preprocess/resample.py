@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from engines.geometry import Grid
@@ -34,6 +35,28 @@ def linear(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float
         ValueError: the grids do not run along the same axes.
     """
     return _separable(voxels, source, target, _linear_weights)
+
+
+def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.float32]:
+    """Interpolate a mask (I, J, K) as ``linear`` does, about what it marks alone."""
+    found = np.zeros(target.shape, np.float32)
+    (box,) = ndimage.find_objects(mask.astype(np.uint8)) or [None]
+    if box is None:
+        return found
+    weights = [
+        weight[:, side]
+        for weight, side in zip(matrices(source, target), box, strict=True)
+    ]
+    reached = [torch.nonzero(weight.sum(dim=1) > 0).ravel() for weight in weights]
+    if any(not len(rows) for rows in reached):
+        return found
+    there = tuple(slice(int(rows[0]), int(rows[-1]) + 1) for rows in reached)
+    first, second, third = (w[rows] for w, rows in zip(weights, there, strict=True))
+    part = torch.from_numpy(mask[box].astype(np.float32))
+    between = second @ (part @ third.T)
+    flat = first @ between.reshape(len(between), -1)
+    found[there] = flat.reshape(first.shape[0], *between.shape[1:]).numpy()
+    return found
 
 
 def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float32]:

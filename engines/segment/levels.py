@@ -35,9 +35,19 @@ VERTEBRA_MM = 30.0
 """So much of the spine is one opinion, since within it all voxels err alike."""
 
 THIN = 2.0
-"""What a cut costs through the thickest bone, where through none it is free."""
+"""What a cut costs where bone is thickest, where it is thinnest around it is free."""
 
-STRANGE = 8.0
+AROUND_MM = 36.0
+"""Length within which bone is thick or thin."""
+
+LEAST_DIP = 0.3
+"""Share of the thickest bone that a dip has to have to count in full."""
+
+SHARP = 4
+"""Power of the probability by which voxels count as bone, so that discs show that the
+network half marks."""
+
+STRANGE = 40.0
 """What a vertebra of any strange length costs at most."""
 
 VARIES = 0.12
@@ -119,11 +129,13 @@ def vertebrae(
     voxels = np.argwhere(core)
     place = _along(core, voxels, spacing)
     share = opinion[:, *voxels.T].numpy()
-    share = share / np.maximum(share.sum(axis=0), LEAST)
+    whole = share.sum(axis=0)
+    share = share / np.maximum(whole, LEAST)
     channels = [labels.class_of(level.id, classes) - 1 for level in LADDER]
     low = float(place.min())
     piece = ((place - low) / STEP_MM).astype(int)
-    cuts, steps = _best(piece, np.log(np.clip(share, DOUBT, 1))[channels])
+    bone = np.bincount(piece, (whole / whole.max()) ** SHARP)
+    cuts, steps = _best(piece, np.log(np.clip(share, DOUBT, 1))[channels], bone)
     seeds = np.zeros(spine.shape, np.uint8)
     ids = np.array([LADDER[step].id for step in steps], np.uint8)
     away = np.abs((place - low)[:, None] / STEP_MM - cuts[None]).min(axis=1, initial=9)
@@ -153,22 +165,27 @@ def _along(core: Mask, voxels: NDArray[np.int64], spacing: Spacing) -> Places:
 
 
 def _best(
-    piece: NDArray[np.int64], told: Places
+    piece: NDArray[np.int64], told: Places, bone: Places
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pieces at which cuts lie, and the steps of the ladder between them.
 
     Args:
         piece: (N,), in which each voxel is, from 0.
         told: (levels, N), logarithm of the share that each level has of each voxel.
+        bone: (pieces,), how much of it is in each.
     """
     count = np.bincount(piece).astype(float)
     upto = np.zeros((len(LADDER), len(count) + 1))
     for row, voxels in zip(upto, told, strict=True):
         mean = np.bincount(piece, voxels) / np.maximum(count, 1)
         row[1:] = np.cumsum(mean) * (STEP_MM / VERTEBRA_MM)
-    usual = ndimage.maximum_filter1d(count, 1 + 2 * round(20 / STEP_MM))
+    around = 1 + 2 * round(AROUND_MM / STEP_MM / 2)
+    most = ndimage.maximum_filter1d(bone, around, mode="nearest")
+    least = ndimage.minimum_filter1d(bone, around, mode="nearest")
+    dip = np.maximum(most - least, LEAST_DIP * most)
+    height = (bone - least) / np.maximum(dip, 1e-9)
     thick = np.zeros(len(count) + 1)
-    thick[1:-1] = THIN * np.minimum(count[1:], count[:-1]) / usual[1:]
+    thick[1:-1] = THIN * np.minimum(height[1:], height[:-1])
     paths = [_path(upto, thick, scale) for scale in SCALES]
     return max(paths, key=lambda path: path[0])[1:]
 

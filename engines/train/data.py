@@ -202,7 +202,7 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
     values = tuple(int(v) for v in np.unique(target) if v)
     shares = torch.empty((len(values), *grid.shape))
     for share, value in zip(shares, values, strict=True):
-        held = resample.linear(turned.voxels == value, turned.grid, grid)
+        held = resample.share(turned.voxels == value, turned.grid, grid)
         share.copy_(torch.from_numpy(held))
     image, line = None, None
     if pair.image is not None:

@@ -191,3 +191,21 @@ def test_cubic_keeps_a_constant_up_to_the_edge() -> None:
     found = resample.cubic(np.full(source.shape, 7), source, target)
 
     np.testing.assert_allclose(found, 7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_masks_are_resampled_about_what_they_mark(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((14, 11, 9), bool)
+    if seed:
+        mask[tuple(slice(a, a + 4) for a in rng.integers(0, 8, 3))] = True
+        mask &= rng.random(mask.shape) < 0.7
+    source = Grid(mask.shape, np.diag([1.0, 1.5, 2.0, 1.0]))
+    size = rng.uniform(0.6, 3.0, 3)
+    target = Grid((9, 8, 7), np.diag([*size, 1.0]))
+
+    found = resample.share(mask, source, target)
+
+    whole = resample.linear(mask, source, target)
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+    assert found.any() == whole.any()
