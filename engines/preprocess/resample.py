@@ -40,9 +40,9 @@ def linear(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float
 def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.float32]:
     """Interpolate a mask (I, J, K) as ``linear`` does, about what it marks alone."""
     found = np.zeros(target.shape, np.float32)
-    (box,) = ndimage.find_objects(mask.astype(np.uint8)) or [None]
-    if box is None:
+    if not mask.any():
         return found
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
     weights = [
         weight[:, side]
         for weight, side in zip(matrices(source, target), box, strict=True)

@@ -15,6 +15,7 @@ sixth lumbar or thirteenth thoracic vertebra is not thought of.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -165,7 +166,7 @@ def _along(core: Mask, voxels: NDArray[np.int64], spacing: Spacing) -> Places:
 
 
 def _best(
-    piece: NDArray[np.int64], told: Places, bone: Places
+    piece: NDArray[np.int64], told: Places, bone: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pieces at which cuts lie, and the steps of the ladder between them.
 

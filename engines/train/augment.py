@@ -50,10 +50,10 @@ def vary(
         synthesis.vessels(hu, ndimage.binary_dilation(hard), rng)
     hu = _added(hu, spine, how, rng, lie)
     if rng.random() < how.p_coarse:
-        hu = _coarse(hu, int(rng.integers(hu.ndim)), rng.uniform(1.5, 3.4), rng)
+        hu = coarse(hu, int(rng.integers(hu.ndim)), rng.uniform(1.5, 3.4), rng)
     if rng.random() < how.p_low:
         step = rng.uniform(1.2, 2.3)
-        hu = _coarse(_coarse(hu, 0, step, rng), 1, step, rng)
+        hu = coarse(coarse(hu, 0, step, rng), 1, step, rng)
     if rng.random() < how.p_blur:
         hu = _kernel(hu, rng)
     if _happens(how.p_sharp, rng):
@@ -136,7 +136,7 @@ def _density(hu: Image, spine: NDArray[np.bool_], rng: Generator) -> Image:
     return mixed
 
 
-def _coarse(hu: Image, axis: int, step: float, rng: Generator) -> Image:
+def coarse(hu: Image, axis: int, step: float, rng: Generator) -> Image:
     """Blur along an axis and keep one row in ``step``, as thick slices do."""
     blurred = ndimage.uniform_filter1d(hu, max(2, round(step)), axis=axis)
     size = hu.shape[axis]

@@ -6,7 +6,7 @@ to ``FINEST_MM`` first; nothing else is resampled, slices are cut straight from 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from engines.preprocess.intensity import Line
 from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import normalised, target_grid
 from engines.preprocess.recipe import Recipe
+from engines.train import bodies
 from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
 from engines.volume import SUFFIXES, Volume, read_mask, stem_of
@@ -81,6 +82,8 @@ class Subject:
         seen_mm: voxel size that the recipe gives this scan, which the network sees.
         bone: (N, 3), voxel indices of up to 20,000 foreground voxels.
         line: the normalisation of this scan; None where each slice gets its own.
+        tissues: (5, I, J, K), shares of the tissues of ``bodies`` from ``BODY`` on, of
+            CT that is shown as MR; None for what is seen as it is.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Subject:
     bone: NDArray[np.int32]
     line: Line | None
     outside: float = AIR_HU
+    tissues: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -199,14 +203,23 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
     finest = max(FINEST_MM, FINER * (how.spacing_mm or 0))
     spacing = [max(finest, mm) for mm in turned.grid.spacing_mm]
     grid = geometry.resampled(turned.grid, (spacing[0], spacing[1], spacing[2]))
+    shown = settings.shows_as_mr(pair.source)
+    source, target, tissues = turned.grid, turned.voxels, None
+    if shown:
+        ids = _verse_ids(reorient(mask).voxels, pair.source)
+        ids = resample.nearest(ids, source, grid)
+        tissue = bodies.tissues_of(ids, grid.spacing_mm)
+        tissues = _shares(tissue, bodies.TISSUES, grid, grid)
+        target = resample.nearest(target, source, grid)
+        target[tissue != bodies.BODY] = 0
+        target[tissue >= bodies.UNSURE] = IGNORED
+        source = grid
     values = tuple(int(v) for v in np.unique(target) if v)
-    shares = torch.empty((len(values), *grid.shape))
-    for share, value in zip(shares, values, strict=True):
-        held = resample.share(turned.voxels == value, turned.grid, grid)
-        share.copy_(torch.from_numpy(held))
+    shares = _shares(target, values, source, grid)
     image, line = None, None
     if pair.image is not None:
-        image, line = _load_image(pair, pair.image, mask, grid, how)
+        seen = replace(how, modality="ct") if shown else how
+        image, line = _load_image(pair, pair.image, mask, grid, seen)
     spine = [i for i, value in enumerate(values) if value != IGNORED]
     bone = torch.argwhere((shares[spine] > 0.5).any(dim=0)).numpy().astype(np.int32)
     if not len(bone):
@@ -222,9 +235,35 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         grid.spacing_mm,
         target_grid(turned.grid, how).spacing_mm,
         bone[keep],
-        line,
-        outside_of(how),
+        None if shown else line,
+        AIR_HU if shown else outside_of(how),
+        tissues,
     )
+
+
+def _shares(
+    held: NDArray[np.uint8],
+    values: Sequence[int],
+    source: geometry.Grid,
+    grid: geometry.Grid,
+) -> Tensor:
+    """Return how much of each voxel of ``grid`` belongs to each of ``values``."""
+    shares = torch.empty((len(values), *grid.shape))
+    for share, value in zip(shares, values, strict=True):
+        part = held == value
+        if not source.matches(grid):
+            part = resample.share(part, source, grid)
+        share.copy_(torch.from_numpy(part))
+    return shares
+
+
+def _verse_ids(voxels: NDArray[Any], source: Source) -> NDArray[np.uint8]:
+    scheme = labels.SCHEMES[source.scheme]  # type: ignore[index]
+    table = np.zeros(max(256, int(voxels.max()) + 1), np.uint8)
+    for value, index in scheme.items():
+        table[value] = index
+    ids: NDArray[np.uint8] = table[voxels]
+    return ids
 
 
 def outside_of(how: Recipe) -> float:

@@ -18,8 +18,8 @@ from engines.networks import catalog
 from engines.preprocess import intensity
 from engines.preprocess.prepare import normalised
 from engines.preprocess.recipe import Recipe
-from engines.train import augment, losses, sampling, solid, synthesis
-from engines.train.data import Subject
+from engines.train import augment, losses, magnet, sampling, solid, synthesis
+from engines.train.data import Subject, outside_of
 from engines.train.lie import Lie
 from engines.train.settings import TrainSettings
 
@@ -85,11 +85,15 @@ def example(
         place = item.place if item else None
         pose = sampling.draw(subject, view, how, rng, place)
         image, target = sampling.cut(subject, pose, size)
-        hu, target = _filled(subject, image, target, rng, pose.lie, classes)
+        if subject.tissues is None:
+            hu, target = _filled(subject, image, target, rng, pose.lie, classes)
+        else:
+            tissues = sampling.cut_tissues(subject, pose, size)
+            hu = magnet.scan_of(image, tissues, subject.source.kind, rng, pose.lie)
     hu = augment.vary(hu, target, how, rng, prepared_by.modality, pose.lie)
     if rng.random() < how.p_crop:
         clamp = prepared_by.clamp
-        outside = clamp[0] if clamp else subject.outside
+        outside = clamp[0] if clamp else outside_of(prepared_by)
         hu, target = augment.crop(hu, target, outside, rng)
     return prepared(hu, subject, prepared_by), target
 

@@ -188,6 +188,26 @@ def cut(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
     return image, target
 
 
+def cut_tissues(subject: Subject, pose: Pose, size: int) -> Image:
+    """Return the shares (5, size, size) of ``bodies.TISSUES`` in a slice.
+
+    A thick slice is the mean of as many planes as its image.
+    """
+    if subject.tissues is None:
+        msg = "tissues are known of CT that is shown as MR"
+        raise ValueError(msg)
+    planes = np.linspace(-0.5, 0.5, 3) if pose.thickness_mm else np.zeros(1)
+    points = _points(pose, size)
+    layers = [points + pose.axes[:, 2] * s * pose.thickness_mm for s in planes]
+    grid = _grid(subject, np.stack(layers))
+    taken = functional.grid_sample(
+        subject.tissues[None], grid, "bilinear", align_corners=True
+    )
+    shares = taken[0, :, 0, 0].numpy().reshape(-1, len(planes), size, size)
+    turned: Image = np.rot90(shares.mean(axis=1), pose.turns, axes=(1, 2)).copy()
+    return turned
+
+
 def cut_cube(subject: Subject, pose: Pose, size: int) -> tuple[Image | None, Target]:
     """Return a cube (size, size, size), None without an image, and its target.
 

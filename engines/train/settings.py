@@ -56,6 +56,8 @@ class Source:
         scheme: ids in the masks, one of ``labels.SCHEMES``.
         part: ``train``, ``val`` or ``test`` for all of it, or ``auto`` for the seeded
             split.
+        modality: ``ct`` for CT that a training for MR sees as MR would show it, its
+            vertebrae as bodies alone (see ``magnet``); empty for the recipe's own.
         weight: how often it is drawn from, relative to the other sources.
         unlabelled_ends: whether vertebrae beyond the first and last labelled one
             may be in view; the background nearest to those two is then ignored.
@@ -68,6 +70,7 @@ class Source:
     masks: str = ""
     scheme: str = "verse"
     part: str = "auto"
+    modality: str = ""
     weight: float = 1.0
     unlabelled_ends: bool = False
     origin: str = ""
@@ -348,6 +351,7 @@ class TrainSettings:
             ("scheme", [s.scheme for s in self.sources], tuple(labels.SCHEMES)),
             ("kind", [s.kind for s in self.sources], KINDS),
             ("part", [s.part for s in self.sources], PARTS),
+            ("modality", [s.modality for s in self.sources], ("", "ct")),
         )
         for what, values, known in chosen:
             _require_known(what, values, known)
@@ -401,6 +405,9 @@ class TrainSettings:
             if s.part in ("train", "auto") and s.kind != UNLABELLED
         ]
         blind = [s.path for s in known if s.scheme == "binary"]
+        shown = [s for s in self.sources if self.shows_as_mr(s)]
+        whole = [s.path for s in shown if s.scheme == "binary"]
+        scored = [s.path for s in shown if s.part != "train"]
         divides = self.classes in ("spine", "mr") or len(blind) < len(known)
         combinations = (
             (
@@ -433,6 +440,23 @@ class TrainSettings:
                 blind and not divides,
                 f"binary masks do not tell {self.classes} apart: {', '.join(blind)}",
                 "Choose the classes spine, another scheme, or add masks that do.",
+            ),
+            (
+                shown and (solid or self.classes == "mr"),
+                f"CT is shown as MR in slices and for bodies alone: "
+                f"{', '.join(s.path for s in shown)}",
+                "Choose a network for slices, and other classes than mr.",
+            ),
+            (
+                whole,
+                f"bodies are found in single vertebrae, not in binary masks: "
+                f"{', '.join(whole)}",
+                "Choose another scheme.",
+            ),
+            (
+                scored,
+                f"CT shown as MR is trained on alone: {', '.join(scored)}",
+                "Give these sources part = 'train'.",
             ),
             (
                 unseen and self.rounds == 1,
@@ -479,6 +503,10 @@ class TrainSettings:
             clamp=limits,
             normalisation=self.normalisation or None,
         )
+
+    def shows_as_mr(self, source: Source) -> bool:
+        """Say whether a source's CT is shown as MR would show it."""
+        return source.modality == "ct" and self.prepared_by.modality == "mr"
 
     @property
     def varied_by(self) -> Augment:

@@ -54,3 +54,35 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     changed = settings.prepared(path, "binary", {"steps": 7, "seed": None}, {})
     assert (changed.steps, changed.seed) == (7, 1)
     assert changed.sources == (settings.Source(path=".", scheme="binary"),)
+
+
+CT = "[[source]]\npath = 'a'\nmodality = 'ct'\npart = 'train'\n"
+SHOWN = "network = 'unet'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (SHOWN + CT.replace("'ct'", "'pet'"), "modality cannot be 'pet'"),
+        (SHOWN + CT.replace("'train'", "'auto'"), "shown as MR is trained on alone: a"),
+        (SHOWN + CT + "scheme = 'binary'", "not in binary masks: a"),
+        (SHOWN + "classes = 'mr'\n" + CT, "for bodies alone: a"),
+    ],
+)
+def test_ct_that_mr_cannot_learn_from_is_refused(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=told):
+        settings.read_settings(path)
+
+
+def test_ct_is_shown_as_mr_to_networks_for_mr_alone(tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(SHOWN + CT)
+    read = settings.read_settings(path)
+    assert read.shows_as_mr(read.sources[0])
+    path.write_text(CT)
+    read = settings.read_settings(path)
+    assert not read.shows_as_mr(read.sources[0])
