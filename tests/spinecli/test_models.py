@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from engines.labels import REGION_CLASSES
 from engines.networks import catalog
 from spinecli.app import app
 
@@ -21,7 +22,7 @@ def test_json_keeps_the_contract() -> None:
     models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
     shipped = models["unet-r34"]
     assert set(shipped) >= KEYS
-    assert shipped["classes"] == {"background": 0, "spine": 1}
+    assert shipped["classes"] == dict(REGION_CLASSES)
     assert shipped["licence"] == "CC-BY-SA-4.0"
     assert shipped["parameters"]["trainable"] < 0.2 * 24_430_242
     assert shipped["gflop_per_slice"] < 0.25 * 15.44

@@ -102,7 +102,8 @@ def test_output_folder_holds_what_the_design_says(small: Path, tmp_path: Path) -
     header = Volume.read(out / "piece" / f"piece{MASK}").provenance
     run = json.loads((out / "spine-run.json").read_text())
     assert header["model"]["sha256"] == run["model"]["sha256"]
-    assert header["labels"] == {"1": "spine"}
+    regions = ("cervical", "thoracic", "lumbar", "sacral")
+    assert header["labels"] == {str(i): name for i, name in enumerate(regions, 1)}
     page = (out / "index.html").read_text()
     assert 'src="data:image/jpeg' in page
     assert "http:" not in page
