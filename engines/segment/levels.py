@@ -15,7 +15,6 @@ sixth lumbar or thirteenth thoracic vertebra is not thought of.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -36,13 +35,19 @@ VERTEBRA_MM = 30.0
 """So much of the spine is one opinion, since within it all voxels err alike."""
 
 THIN = 2.0
-"""What a cut costs where bone is thickest, where it is thinnest around it is free."""
+"""What a cut costs in bone that is thick beside a gap; in the thinnest it is free."""
+
+DARK = 2.0
+"""What a cut costs where marrow is darkest; between the brightest plates it is free."""
+
+PLATES_MM = 4.0
+"""How far the light of endplates is spread, over the disc between them."""
+
+LEAST_GLOW = 80.0
+"""HU by which plates have to outshine marrow to count in full."""
 
 AROUND_MM = 36.0
 """Length within which bone is thick or thin."""
-
-LEAST_DIP = 0.3
-"""Share of the thickest bone that a dip has to have to count in full."""
 
 SHARP = 4
 """Power of the probability by which voxels count as bone, so that discs show that the
@@ -59,6 +64,9 @@ SCALES = (0.8, 0.86, 0.93, 1.0, 1.08, 1.16)
 
 DOUBT = 0.05
 """No voxel is taken to be surer than this that it is not of a level."""
+
+MARGIN = 4
+"""Voxels about the spine that are settled, too: finer grids look into them."""
 
 SURE, LEAST = 0.5, 1e-3
 Places = NDArray[np.float64]
@@ -88,21 +96,32 @@ def _ladder() -> tuple[Level, ...]:
 LADDER = _ladder()
 
 
-def settle(probability: Tensor, classes: Mapping[str, int], spacing: Spacing) -> None:
+def settle(
+    probability: Tensor,
+    classes: Mapping[str, int],
+    spacing: Spacing,
+    hu: NDArray[np.float32] | None = None,
+) -> None:
     """Give each voxel of the spine the class of its vertebra alone, in place.
 
     Args:
         probability: (classes - 1, R, A, S); what a voxel has in all does not change.
         classes: regions or vertebrae, with their indices.
         spacing: voxel size in mm along (R, A, S).
+        hu: (R, A, S), the scan, whose endplates show where discs are that the network
+            marked.
     """
     whole = probability.sum(dim=0)
     spine = (whole > SURE).numpy()
     if not spine.any():
         return
-    box = ndimage.find_objects((whole > LEAST).numpy().astype(np.uint8))[0]
+    box = tuple(
+        slice(max(0, side.start - MARGIN), side.stop + MARGIN)
+        for side in ndimage.find_objects(spine.astype(np.uint8))[0]
+    )
     part = probability[(slice(None), *box)]
-    found = vertebrae(spine[box], part, classes, spacing)
+    seen = None if hu is None else hu[box]
+    found = vertebrae(spine[box], part, classes, spacing, seen)
     nearest = ndimage.distance_transform_edt(
         found == 0, sampling=spacing, return_distances=False, return_indices=True
     )
@@ -114,7 +133,11 @@ def settle(probability: Tensor, classes: Mapping[str, int], spacing: Spacing) ->
 
 
 def vertebrae(
-    spine: Mask, opinion: Tensor, classes: Mapping[str, int], spacing: Spacing
+    spine: Mask,
+    opinion: Tensor,
+    classes: Mapping[str, int],
+    spacing: Spacing,
+    hu: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
     """Return the VerSe id of each voxel of ``spine`` (R, A, S), 0 elsewhere.
 
@@ -123,6 +146,7 @@ def vertebrae(
         opinion: (classes - 1, R, A, S), how the network divides each voxel.
         classes: regions or vertebrae, with their indices.
         spacing: voxel size in mm.
+        hu: (R, A, S), the scan.
     """
     depth = ndimage.distance_transform_edt(np.pad(spine, 1), sampling=spacing)
     depth = depth[1:-1, 1:-1, 1:-1]
@@ -135,8 +159,11 @@ def vertebrae(
     channels = [labels.class_of(level.id, classes) - 1 for level in LADDER]
     low = float(place.min())
     piece = ((place - low) / STEP_MM).astype(int)
-    bone = np.bincount(piece, (whole / whole.max()) ** SHARP)
-    cuts, steps = _best(piece, np.log(np.clip(share, DOUBT, 1))[channels], bone)
+    bone = np.bincount(piece, (whole / whole.max()) ** SHARP).astype(float)
+    cost = THIN * _dips(bone)
+    if hu is not None:
+        cost += DARK * _dark(piece, hu[tuple(voxels.T)])
+    cuts, steps = _best(piece, np.log(np.clip(share, DOUBT, 1))[channels], cost)
     seeds = np.zeros(spine.shape, np.uint8)
     ids = np.array([LADDER[step].id for step in steps], np.uint8)
     away = np.abs((place - low)[:, None] / STEP_MM - cuts[None]).min(axis=1, initial=9)
@@ -165,28 +192,56 @@ def _along(core: Mask, voxels: NDArray[np.int64], spacing: Spacing) -> Places:
     return ahead
 
 
+def _dips(bone: Places) -> Places:
+    """Return how much bone each piece has above the thinnest around it, 0 to 1."""
+    most, least = _around(bone)
+    dips: Places = (bone - least) / np.maximum(most, 1e-9)
+    return dips
+
+
+def _dark(piece: NDArray[np.int64], hu: NDArray[np.float32]) -> Places:
+    """Return how far each piece is from the brightest endplates around it, 0 to 1.
+
+    Args:
+        piece: (N,), in which each voxel is.
+        hu: (N,), what it shows.
+    """
+    light = np.bincount(piece, np.clip(hu, -100, 700)).astype(float)
+    spread = [
+        ndimage.gaussian_filter1d(values, PLATES_MM / STEP_MM, mode="nearest")
+        for values in (light, np.bincount(piece).astype(float))
+    ]
+    glow = spread[0] / np.maximum(spread[1], 1e-9)
+    most, least = _around(glow)
+    dark: Places = (most - glow) / np.maximum(most - least, LEAST_GLOW)
+    return dark
+
+
+def _around(values: Places) -> tuple[Places, Places]:
+    """Return the highest and the lowest value within ``AROUND_MM`` of each piece."""
+    size = 1 + 2 * round(AROUND_MM / STEP_MM / 2)
+    highest = ndimage.maximum_filter1d(values, size, mode="nearest")
+    lowest = ndimage.minimum_filter1d(values, size, mode="nearest")
+    return highest, lowest
+
+
 def _best(
-    piece: NDArray[np.int64], told: Places, bone: NDArray[Any]
+    piece: NDArray[np.int64], told: Places, cost: Places
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pieces at which cuts lie, and the steps of the ladder between them.
 
     Args:
         piece: (N,), in which each voxel is, from 0.
         told: (levels, N), logarithm of the share that each level has of each voxel.
-        bone: (pieces,), how much of it is in each.
+        cost: (pieces,), of a cut at each.
     """
     count = np.bincount(piece).astype(float)
     upto = np.zeros((len(LADDER), len(count) + 1))
     for row, voxels in zip(upto, told, strict=True):
         mean = np.bincount(piece, voxels) / np.maximum(count, 1)
         row[1:] = np.cumsum(mean) * (STEP_MM / VERTEBRA_MM)
-    around = 1 + 2 * round(AROUND_MM / STEP_MM / 2)
-    most = ndimage.maximum_filter1d(bone, around, mode="nearest")
-    least = ndimage.minimum_filter1d(bone, around, mode="nearest")
-    dip = np.maximum(most - least, LEAST_DIP * most)
-    height = (bone - least) / np.maximum(dip, 1e-9)
     thick = np.zeros(len(count) + 1)
-    thick[1:-1] = THIN * np.minimum(height[1:], height[:-1])
+    thick[1:-1] = np.minimum(cost[1:], cost[:-1])
     paths = [_path(upto, thick, scale) for scale in SCALES]
     return max(paths, key=lambda path: path[0])[1:]
 

@@ -199,7 +199,7 @@ def segment_prepared(
     cleaned = clean.clean(probability, prepared.grid.spacing_mm)
     if dict(model.manifest.classes) in (REGIONS, VERTEBRAE):
         classes = model.manifest.classes
-        levels.settle(probability, classes, prepared.grid.spacing_mm)
+        levels.settle(probability, classes, prepared.grid.spacing_mm, prepared.hu)
     told("native")
     turned = native.labels(
         probability,

@@ -325,7 +325,7 @@ class _Trainer:
             modality=settings.prepared_by.modality,
             views=settings.views,
             patch=min(settings.patches),
-            recipe=settings.prepared_by,
+            recipe=settings.labels_by,
             licence=settings.licence,
             training={**provenance, **done},
             parent=_parent(settings),

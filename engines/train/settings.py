@@ -221,6 +221,8 @@ class TrainSettings:
             ``dropout``, ``attention`` or ``encoder``.
         classes: class set: ``spine``, ``regions``, ``vertebrae`` or ``mr``.
         recipe: how scans are prepared; empty for that of the network's row.
+        segment_spacing_mm: voxel size at which the model then labels scans, where it
+            is not that of the training; scales vary there, so finer ones are known.
         views: planes that slices are taken from; empty for those of the row.
         augmentations: names of ``AUGMENTATIONS``; those not named are off. The only
             name ``all`` leaves ``augment`` as it is, and none turns everything off.
@@ -275,6 +277,7 @@ class TrainSettings:
     smoothing_mm: float | None = None
     clamp: tuple[float, ...] = ()
     normalisation: str = ""
+    segment_spacing_mm: float = 0.0
     views: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     split: str = "80/20"
@@ -327,6 +330,7 @@ class TrainSettings:
         self._require_numbers()
         spec.require_options(self.network_options)
         how = self.prepared_by
+        self.labels_by  # noqa: B018 - refuses a spacing that makes no sense
         if not self.patches:
             usual = PATCHES if spec.dimensions == 2 else CUBES
             object.__setattr__(self, "patches", (how.size,) if how.size else usual)
@@ -507,6 +511,14 @@ class TrainSettings:
     def shows_as_mr(self, source: Source) -> bool:
         """Say whether a source's CT is shown as MR would show it."""
         return source.modality == "ct" and self.prepared_by.modality == "mr"
+
+    @property
+    def labels_by(self) -> recipes.Recipe:
+        """The recipe by which the model prepares what it labels."""
+        how, mm = self.prepared_by, self.segment_spacing_mm
+        if not mm:
+            return how
+        return replace(how, name=f"{self.recipe}, changed", spacing_mm=mm, size=None)
 
     @property
     def varied_by(self) -> Augment:
