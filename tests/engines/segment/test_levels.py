@@ -106,6 +106,25 @@ def test_vertebrae_get_their_own_channels() -> None:
     assert (settled == ids)[ids > 0].mean() > 0.9
 
 
+def test_endplates_part_what_the_network_runs_together() -> None:
+    """Discs that are marked as bone show by the bright plates beside them."""
+    ids = spine(upwards("sacrum", "T7"))
+    filled, levels_up = ids.copy(), ids.shape[2]
+    hu = np.full(ids.shape, 150, np.float32)
+    for level in range(1, levels_up - 1):
+        if not filled[:, 20:, level].any():
+            filled[:, :, level] = filled[:, :, level - 1]
+            hu[:, :, level - 1 : level + 2] = 350
+    told = opinion(filled, 2, 0.5)
+
+    blind = levels.vertebrae(filled > 0, told, REGIONS, MM)
+    seeing = levels.vertebrae(filled > 0, told, REGIONS, MM, hu)
+
+    right = [(found == ids)[ids > 0].mean() for found in (blind, seeing)]
+    assert right[1] > 0.9
+    assert right[1] > right[0]
+
+
 @pytest.mark.parametrize("shape", [(3, 3, 1), (1, 1, 1), (4, 4, 4)])
 def test_scraps_of_bone_are_no_trouble(shape: tuple[int, int, int]) -> None:
     told = torch.full((4, *shape), 0.24)

@@ -287,6 +287,13 @@ def test_what_is_not_given_is_the_network_s_own(
     assert from_record(made.as_json()) == made
 
 
+def test_scans_may_be_labelled_on_a_finer_grid_than_was_learnt() -> None:
+    made = from_record({"segment_spacing_mm": 1.25})
+    assert (made.prepared_by.spacing_mm, made.labels_by.spacing_mm) == (1.5, 1.25)
+    assert from_record(made.as_json()) == made
+    assert from_record({}).labels_by == from_record({}).prepared_by
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -303,6 +310,7 @@ def test_what_is_not_given_is_the_network_s_own(
         ({"clamp": [1.0]}, "two limits, not 1"),
         ({"clamp": [5.0, 1.0]}, "clamp cannot be"),
         ({"size": 8}, "size cannot be 8"),
+        ({"segment_spacing_mm": -1.0}, "spacing_mm cannot be -1"),
         ({"normalisation": "x"}, "normalisation cannot be 'x'"),
         ({"augmentations": ["all", "flip"]}, "'all' stands alone"),
         ({"augmentations": ["wobble"]}, "augmentation cannot be 'wobble'"),
