@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner, Result
 
+from engines.labels import REGION_CLASSES
 from engines.networks import shelf
 from engines.preprocess import orient
 from engines.volume import Volume
@@ -64,7 +65,7 @@ def test_mask_lies_on_the_scan_s_own_grid(small: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(mask.header[code], scan.header[code])
     voxels = np.asarray(mask.dataobj)
     assert voxels.dtype == np.uint8
-    assert set(np.unique(voxels)) == {0, 1}
+    assert set(np.unique(voxels)) == {0, REGION_CLASSES["lumbar"]}
 
 
 def test_shipped_model_finds_the_spine_of_a_real_scan(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_prepared_scan_gives_the_mask_of_the_original(
         "done"
     ]
     found = mask_of(tmp_path / "ready" / CROP.name, tmp_path / "out")
-    share = resample.linear(original.voxels, original.grid, found.grid)
+    share = resample.linear(original.voxels > 0, original.grid, found.grid)
     first, second = share > 0.5, found.voxels > 0
     assert 2 * (first & second).sum() / (first.sum() + second.sum()) >= LEAST.get(
         recipe, 0.95
