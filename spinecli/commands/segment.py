@@ -71,6 +71,9 @@ def segment(
     NAME/NAME_seg-spine_msk.nii.gz and NAME/NAME_preview.png; beside them
     spine-run.json and spine-run.csv record the run and index.html shows it.
 
+    The models that come with the program label CT as 1 cervical, 2 thoracic, 3 lumbar
+    and 4 sacral spine, and vertebral bodies in lumbar MR as 1.
+
     A scan that cannot be used is named with its reason and the others go on. Run
     the same command again after an interruption: what is done with the same
     input, model and settings is skipped. Label maps among the inputs (names with
