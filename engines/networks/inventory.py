@@ -68,11 +68,11 @@ class Entry:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """Return one row of the table."""
+        """Return one row of the table, with the first of the figures."""
         size = f"{self.path.stat().st_size / 1e6:.1f}" if self.path else ""
         accuracy = "; ".join(
             f"{row.get('metric')} {row.get('value')} ({row.get('data')})"
-            for row in self.accuracy
+            for row in self.accuracy[:1]
         )
         shown = accuracy or ("" if self.path else "no weights: train it")
         classes = ", ".join(name for name, index in self.classes.items() if index)

@@ -85,6 +85,8 @@ class Manifest:
         known = {f.name for f in fields(cls)}
         values = {k: v for k, v in record.items() if k in known}
         values["recipe"] = Recipe.from_json(values["recipe"])
+        by_index = sorted(values["classes"].items(), key=lambda item: item[1])
+        values["classes"] = dict(by_index)
         values["views"] = tuple(values["views"])
         values["metrics"] = tuple(values.get("metrics", ()))
         values["channels"] = {k: tuple(v) for k, v in values["channels"].items()}

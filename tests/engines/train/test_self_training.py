@@ -132,6 +132,7 @@ ROUNDS = TrainSettings(
     sources=BOTH,
     rounds=2,
     parent="unet-r34",
+    classes="regions",
     steps=1,
     batch=1,
     patches=(64,),
@@ -188,7 +189,9 @@ def test_what_is_finished_is_not_done_again(folder: Path, tmp_path: Path) -> Non
 
 
 def test_without_a_good_mask_it_ends(folder: Path, tmp_path: Path) -> None:
-    settings = replace(ROUNDS, parent="", network="linknet-mobilenet-v2")
+    settings = replace(
+        ROUNDS, parent="", network="linknet-mobilenet-v2", classes="spine"
+    )
     with pytest.raises(TrainingError, match="no mask of the model of round 1"):
         list(self_training.train(settings, folder, tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "round-2" / "judged.json").read_text())
