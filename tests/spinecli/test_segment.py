@@ -333,7 +333,7 @@ def test_bad_scan_is_named_and_the_good_one_finished(
     shutil.copy(small, bad)
     damage(bad)
 
-    status, record = spine_json(scans, "-o", out)
+    status, record = spine_json(scans, "-o", out, "--model", "unet-r34")
 
     assert status == 3
     assert record["status"] == "partial"

@@ -51,6 +51,28 @@ def test_a_trained_model_segments(crop: Path, tmp_path: Path) -> None:
     assert spine("segment", crop, "-o", out, "--model", model).exit_code == 0
 
 
+def test_cross_validation_goes_into_the_manifest(crop: Path, tmp_path: Path) -> None:
+    for ending in ("ct", "seg-vert_msk"):
+        shutil.copy(crop / f"tptbox_{ending}.nii.gz", crop / f"twin_{ending}.nii.gz")
+    settings = tmp_path / "small.toml"
+    settings.write_text(
+        "batch = 2\npatches = [64]\nviews = ['sagittal']\nsteps = 1\nsplit = 'all'\n"
+        "network = 'linknet-mobilenet-v2'\nname = 'mine'\n"
+    )
+    run = tmp_path / "run"
+
+    done = spine(
+        "train", "--data", crop, "-o", run, "--settings", settings,
+        "--cross-validate", "--json",
+    )  # fmt: skip
+
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)["cross_validation"]
+    assert [fold["held_out"] for fold in told["folds"]] == ["tptbox", "twin"]
+    shown = spine("models", run / "mine.safetensors", "--json").stdout
+    assert json.loads(shown)["models"][0]["training"]["cross_validation"] == told
+
+
 def test_a_training_of_other_settings_is_left_as_it_was(
     crop: Path, tmp_path: Path
 ) -> None:
