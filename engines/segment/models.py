@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engines import labels
+from engines.errors import SettingsError
 from engines.files import sha256_of
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
@@ -80,7 +81,7 @@ def pick(name: str, planes: str | None) -> dict[str, Chosen]:
         SettingsError: the views make no sense for it.
     """
     if name == shelf.AUTO:
-        return {kind: _chosen(p, planes) for kind, p in shelf.defaults().items()}
+        return _defaults(planes)
     one = _chosen(shelf.locate(name), planes)
     return {one.manifest.modality: one}
 
@@ -117,6 +118,23 @@ def header_modality(found: Found) -> str:
     except (OSError, ValueError):
         return ""
     return str(told.get("Modality", "")) if isinstance(told, dict) else ""
+
+
+def _defaults(planes: str | None) -> dict[str, Chosen]:
+    """Return the default of each modality that knows the views asked for.
+
+    Raises:
+        SettingsError: none does.
+    """
+    found, refused = {}, []
+    for kind, path in shelf.defaults().items():
+        try:
+            found[kind] = _chosen(path, planes)
+        except SettingsError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    return found
 
 
 def _chosen(path: Path, planes: str | None) -> Chosen:

@@ -64,11 +64,11 @@ def test_a_damaged_file_is_named_and_the_others_listed(
 
 
 def test_a_network_without_weights_has_no_path() -> None:
-    done = CliRunner().invoke(app, ["models", "inception-dual-unet", "--json"])
+    done = CliRunner().invoke(app, ["models", "transunet", "--json"])
     (network,) = json.loads(done.stdout)["models"]
     assert network["path"] is None
     assert network["modality"] == "mr"
-    assert network["parameters"]["total"] == 31_475_396
+    assert network["parameters"]["total"] == 23_979_010
 
 
 def test_the_page_of_a_model(tmp_path: Path) -> None:

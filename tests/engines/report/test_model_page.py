@@ -85,12 +85,12 @@ def test_a_model_anywhere_brings_its_own_folder(tmp_path: Path) -> None:
 
 
 def test_a_network_without_weights_says_so() -> None:
-    (entry,) = inventory("inception-dual-unet")
+    (entry,) = inventory("transunet")
 
     page = model_page.html(entry)
 
     assert "comes without weights" in page
-    assert "--network inception-dual-unet" in page
+    assert "--network transunet" in page
     assert model_page.NOTHING_KNOWN not in page
 
 

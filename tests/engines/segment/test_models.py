@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines import labels
-from engines.errors import ModalityError
+from engines.errors import ModalityError, SettingsError
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, save_model
 from engines.preprocess.modality import recognise, require_known
@@ -104,6 +104,12 @@ def test_without_a_model_for_mr_it_is_refused(
     assert result.error is not None
     assert "MR" in result.error.message
     assert "--model" in (result.error.hint or "")
+
+
+def test_defaults_that_do_not_know_the_views_are_left_out(both: Path) -> None:
+    assert list(models.pick(shelf.AUTO, "sagittal")) == ["ct", "mr"]
+    with pytest.raises(SettingsError, match="axial"):
+        models.pick(shelf.AUTO, "axial")
 
 
 @pytest.mark.parametrize(
