@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engines.errors import UnknownModelError
-from engines.networks import catalog
+from engines.networks import catalog, shelf
 from engines.networks.inventory import inventory
 from engines.networks.manifest import describe_network, parameter_counts
 from engines.preprocess.recipe import RECIPES
@@ -47,9 +47,9 @@ def test_inventory_lists_the_row(name: str) -> None:
 
 def test_networks_without_weights_have_no_path() -> None:
     held = {entry.name: entry.path is not None for entry in inventory()}
-    assert held.pop("unet-r34")
-    assert set(held) == set(catalog.NETWORKS) - {"unet-r34"}
-    assert not any(held.values())
+    shipped = {name for name, has_path in held.items() if has_path}
+    assert shipped == set(shelf.DEFAULTS.values())
+    assert set(held) == set(catalog.NETWORKS)
 
 
 def test_unet_r34_has_the_library_s_parameters() -> None:
