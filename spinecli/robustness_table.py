@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engines.errors import SettingsError
 from engines.results import CaseResult
 from spinecli import progress, render
+
+if TYPE_CHECKING:
+    from engines.robustness.robustness import RobustnessSettings
 
 PANEL = "Robustness"
 
@@ -68,7 +71,7 @@ def run(
     into: render.Run,
     scans: Path,
     truth: Path,
-    settings: Any,  # noqa: ANN401  a RobustnessSettings, which would load NumPy
+    settings: "RobustnessSettings",
     output: Path | None,
     command: str,
 ) -> None:

@@ -4,7 +4,7 @@ A map is a file, or a folder with one file per structure (``vertebrae_L1.nii.gz`
 Everything that is done to a map, or that may surprise, is told in a note.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,11 +117,14 @@ def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
     if pair.prediction is not None:
         notes += told_p
     notes += told_t
+    ends: frozenset[int] = frozenset()
     if settings.inner:
+        whole = truth
         prediction, truth = _inner_alone(prediction, truth)
+        ends = frozenset(np.setdiff1d(whole.voxels, truth.voxels).tolist())
     named = any(scheme not in (None, "binary") for scheme in schemes)
     binary = binary or "binary" in schemes
-    compared = _compared(pair, prediction, truth, binary=binary, translated=named)
+    compared = _compared(pair, prediction, truth, ends, binary=binary, translated=named)
     if pair.prediction is not None:
         notes += _empty(prediction, truth)
     return replace(compared, own_grid=own_grid, notes=(*notes, *compared.notes))
@@ -263,9 +266,19 @@ def _empty(prediction: Volume, truth: Volume) -> list[Note]:
 
 
 def _compared(
-    pair: Pair, prediction: Volume, truth: Volume, *, binary: bool, translated: bool
+    pair: Pair,
+    prediction: Volume,
+    truth: Volume,
+    ends: frozenset[int],
+    *,
+    binary: bool,
+    translated: bool,
 ) -> Compared:
-    """Bring both maps to ids that mean the same."""
+    """Bring both maps to ids that mean the same.
+
+    Labels of the vertebrae ``ends``, which the truth has beyond what is scored alone,
+    are nothing of their own: what is marked so in between is missed by the others.
+    """
     notes: tuple[Note, ...] = ()
     if not binary and _says_spine_only(pair, prediction) and truth.voxels.max() > SPINE:
         told = "the prediction has one label: all labels of the truth count as spine"
@@ -277,13 +290,23 @@ def _compared(
     if _told_names(prediction) == regions and _told_names(truth) != regions:
         told = "the prediction has regions: vertebrae of the truth count as theirs"
         notes = (Note("compared_regions", told),)
-        return _cut(prediction.voxels, _regions(truth), truth.grid, regions, notes)
+        true = _regions(truth)
+        outer = {class_of(end, REGION_CLASSES) for end in ends & {*VERTEBRAE}}
+        found = _without(prediction, outer - set(np.unique(true).tolist()))
+        return _cut(found, true, truth.grid, regions, notes)
     if not translated and _may_be_binary(prediction, truth):
         told = "the prediction has label 1 alone, which the truth lacks: try --binary"
         notes = (Note("perhaps_binary", told),)
     names = _told_names(prediction) or _names_of(kind_of(pair.truth))
     names = _VERTEBRAE if translated else names
-    return _cut(prediction.voxels, truth.voxels, truth.grid, names, notes)
+    found = prediction.voxels if notes else _without(prediction, ends)
+    return _cut(found, truth.voxels, truth.grid, names, notes)
+
+
+def _without(prediction: Volume, ids: Set[int]) -> NDArray[Any]:
+    """Return a map whose labels ``ids`` are background."""
+    voxels = prediction.voxels
+    return np.where(np.isin(voxels, [*ids]), BACKGROUND, voxels) if ids else voxels
 
 
 def _cut(

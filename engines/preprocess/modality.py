@@ -90,7 +90,9 @@ def recognise(volume: Volume, name: str, header: str) -> Modality:
     """Tell what kind of scan this is from all that is known of it.
 
     What its header says goes before its values, and those before its name, which
-    decides where values are of neither kind for certain, as in 8-bit images.
+    decides where values are of neither kind for certain, as in 8-bit images. It is
+    unknown where the header says something else, as PET, or where values of MR are
+    called CT, as of a CT without what lies below water.
 
     Args:
         volume: the scan.
@@ -98,13 +100,13 @@ def recognise(volume: Volume, name: str, header: str) -> Modality:
         header: ``CT``, ``MR`` or so, as DICOM says it; empty without one.
     """
     told = header.lower()
-    if told in ("ct", "mr"):
-        return cast("Modality", told)
+    if told:
+        return cast("Modality", told) if told in ("ct", "mr") else "unknown"
     guessed = guess_modality(volume)
-    if guessed != "unknown":
-        return guessed
     last = re.split(r"[_\-. ]", name.rsplit("/", 1)[-1].lower())[-1]
-    return "mr" if last in MR_ENDINGS else "unknown"
+    if guessed == "unknown":
+        return "mr" if last in MR_ENDINGS else "unknown"
+    return "unknown" if guessed == "mr" and last == "ct" else guessed
 
 
 def require_known(volume: Volume, name: str, header: str, known: Sequence[str]) -> str:
@@ -118,7 +120,8 @@ def require_known(volume: Volume, name: str, header: str, known: Sequence[str]) 
         return found
     seen = _told(_look(volume.voxels), volume.voxels, "ct")
     if found == "unknown":
-        msg = f"{seen}; CT in Hounsfield units or MR is needed"
+        said = f"its header says {header}; " if header else ""
+        msg = f"{said}{seen}; CT in Hounsfield units or MR is needed"
         hint = "Call it NAME_mr if it is MR, choose a --model, or add --force."
         raise ModalityError(msg, hint=hint)
     msg = f"{seen}; there is no model for {found.upper()} here"

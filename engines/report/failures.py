@@ -186,7 +186,7 @@ def _table(path: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _value(text: str) -> Any:  # noqa: ANN401
+def _value(text: str) -> float | str | None:
     known = {"": None, "True": True, "False": False}
     if text in known:
         return known[text]

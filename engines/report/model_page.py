@@ -183,7 +183,7 @@ def _remark(row: Mapping[str, Any]) -> str:
     return ", ".join(told)
 
 
-def _cell(key: str, value: Any) -> Any:  # noqa: ANN401
+def _cell(key: str, value: float | str | None) -> float | str | None:
     return int(value) if key == "scans" and value is not None else value
 
 

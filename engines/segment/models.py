@@ -1,13 +1,10 @@
 """Which model labels which scan: the one that was named, or that for its modality."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from engines import labels
 from engines.errors import SettingsError
@@ -15,7 +12,7 @@ from engines.files import sha256_of
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
 from engines.preprocess.modality import recognise, require_known
-from engines.runtimes.choose import Choice, choose
+from engines.runtimes.choose import Choice
 from engines.scans import Found
 from engines.segment import views
 from engines.volume import Volume, suffix_of
@@ -59,14 +56,6 @@ class Chosen:
     def tells_vertebrae(self) -> bool:
         """Say whether every vertebra is a class."""
         return dict(self.manifest.classes) == dict(labels.VERTEBRA_CLASSES)
-
-    def prepare(
-        self, device: torch.device, precision: str, probe: Sequence[Tensor]
-    ) -> Choice:
-        """Choose the runtime, the first time; see ``choose``."""
-        if self.choice is None:
-            self.choice = choose(self.load(), device, precision, probe)
-        return self.choice
 
 
 def pick(name: str, planes: str | None) -> dict[str, Chosen]:

@@ -30,7 +30,7 @@ from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes import devices
-from engines.runtimes.choose import PRECISIONS, Choice
+from engines.runtimes.choose import PRECISIONS, Choice, choose
 from engines.scans import Found, find_scans, read_case
 from engines.segment import (
     clean,
@@ -385,14 +385,13 @@ class SegmentRun:
         if chosen.choice is None:
             with job.timed("gate"):
                 tried = probe(prepared, chosen.load(), chosen.views)
-                choice = chosen.prepare(self.device, self.settings.precision, tried)
-        else:
-            choice = chosen.choice
+                precision = self.settings.precision
+                chosen.choice = choose(chosen.load(), self.device, precision, tried)
         with job.timed("segment"):
             done = segment_prepared(
                 prepared,
                 chosen.load(),
-                choice,
+                chosen.choice,
                 chosen.views,
                 lambda stage: self.told(job.name, stage),
                 mark_uncertain=self.settings.mark_uncertain,

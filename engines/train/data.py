@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -258,12 +258,15 @@ def _shares(
 
 
 def _verse_ids(voxels: NDArray[Any], source: Source) -> NDArray[np.uint8]:
-    scheme = labels.SCHEMES[source.scheme]  # type: ignore[index]
     table = np.zeros(max(256, int(voxels.max()) + 1), np.uint8)
-    for value, index in scheme.items():
+    for value, index in _scheme(source).items():
         table[value] = index
     ids: NDArray[np.uint8] = table[voxels]
     return ids
+
+
+def _scheme(source: Source) -> Mapping[int, int]:
+    return labels.SCHEMES[cast("labels.Scheme", source.scheme)]
 
 
 def outside_of(how: Recipe) -> float:
@@ -329,7 +332,7 @@ def _class_map(
     if "disc" in classes:
         scheme: Mapping[int, int] = {index: index for index in classes.values()}
     else:
-        scheme = labels.SCHEMES[pair.source.scheme]  # type: ignore[index]
+        scheme = _scheme(pair.source)
     ids = np.unique(mask.voxels)
     table = np.zeros(max(256, int(ids.max()) + 1), np.uint8)
     for value in ids[ids != labels.BACKGROUND].tolist():

@@ -329,8 +329,7 @@ class TrainSettings:
         self._require_choices()
         self._require_numbers()
         spec.require_options(self.network_options)
-        how = self.prepared_by
-        self.labels_by  # noqa: B018 - refuses a spacing that makes no sense
+        how, _ = self.prepared_by, self.labels_by  # each refuses what makes no sense
         if not self.patches:
             usual = PATCHES if spec.dimensions == 2 else CUBES
             object.__setattr__(self, "patches", (how.size,) if how.size else usual)

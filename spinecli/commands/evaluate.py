@@ -117,7 +117,7 @@ Inner = Annotated[
         "--inner",
         help="Score only between the first and the last labelled vertebra: voxels "
         "whose nearest vertebra of the truth is neither. For scans that show more "
-        "vertebrae than were labelled.",
+        "vertebrae than were labelled. Labels of those two have no score of their own.",
     ),
 ]
 

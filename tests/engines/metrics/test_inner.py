@@ -57,10 +57,10 @@ def test_two_vertebrae_have_nothing_between_them(labels: tuple[int, ...]) -> Non
         inner(truth, (1.0, 1.0, 1.0))
 
 
-def score(tmp_path: Path, prediction: Any, truth: Any) -> Any:
+def score(tmp_path: Path, prediction: Any, truth: Any, kind: str = "spine") -> Any:
     paths = []
     for name, voxels in (
-        ("p/a_seg-spine_msk", prediction),
+        (f"p/a_seg-{kind}_msk", prediction),
         ("t/a_seg-vert_msk", truth),
     ):
         path = tmp_path / f"{name}.nii.gz"
@@ -79,6 +79,28 @@ def test_what_lies_beyond_is_not_counted_against_a_prediction(tmp_path: Path) ->
 
     (row,) = case.details["labels"]
     assert row["dice"] == pytest.approx(2 * 4 / (4 + 6))
+
+
+def test_an_end_vertebra_that_spills_over_is_no_label_of_its_own(
+    tmp_path: Path,
+) -> None:
+    found = stack(L1, L2, L3)
+    found[1, 1:3, 2] = L1  # of 6 voxels of L2, 2 are called by the name of an end
+
+    case = score(tmp_path, found, stack(L1, L2, L3), "vert")
+
+    (row,) = case.details["labels"]
+    assert (row["label"], row["dice"]) == (L2, pytest.approx(2 * 4 / (4 + 6)))
+
+
+def test_a_label_that_the_truth_has_nowhere_counts_in_between(tmp_path: Path) -> None:
+    found = stack(L1, L2, L3)
+    found[1, 1:3, 2] = T12
+
+    case = score(tmp_path, found, stack(L1, L2, L3), "vert")
+
+    dices = {row["label"]: row["dice"] for row in case.details["labels"]}
+    assert dices == {T12: 0.0, L2: pytest.approx(2 * 4 / (4 + 6))}
 
 
 def test_a_binary_truth_is_refused(tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def test_defaults_that_do_not_know_the_views_are_left_out(both: Path) -> None:
         ("lumbar01_mr", "", ct(), "ct"),
         ("scan", "MR", mr(200), "mr"),
         ("scan", "CT", mr(), "ct"),
-        ("scan", "PT", mr(), "mr"),
+        ("scan", "PT", mr(), "unknown"),
+        ("scan_ct", "", mr(), "unknown"),
     ],
 )
 def test_headers_then_values_then_names(

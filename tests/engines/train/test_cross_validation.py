@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from engines.errors import TrainingError
+from engines.errors import SettingsError, TrainingError
 from engines.networks import catalog
 from engines.networks.manifest import load_model, save_model
 from engines.train import cross_validation, loop
@@ -31,8 +32,8 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def settings(**changes: object) -> TrainSettings:
-    kept: dict[str, object] = {
+def settings(**changes: Any) -> TrainSettings:
+    kept: dict[str, Any] = {
         "name": "tiny",
         "network": "linknet-mobilenet-v2",
         "steps": 2,
@@ -42,7 +43,7 @@ def settings(**changes: object) -> TrainSettings:
         "precision": "float32",
         "sources": (Source(".", part="train"),),
     }
-    return TrainSettings(**(kept | changes))  # type: ignore[arg-type]
+    return TrainSettings(**(kept | changes))
 
 
 def test_every_subject_is_left_out_once(scans: Path, tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_every_subject_is_left_out_once(scans: Path, tmp_path: Path) -> None:
     assert all(fold.inner for fold in folds)
     for name, other in (("a", "b"), ("b", "a")):
         dealt = json.loads((run / f"without-{name}" / "split.json").read_text())
-        assert (dealt["train"], dealt["val"]) == ([other], [name])
+        assert (dealt["train"], dealt["val"], dealt["test"]) == ([other], [], [name])
     told = cross_validation.read(run / cross_validation.FOLDS)
     assert told["mean"] == pytest.approx(np.mean([fold.dice for fold in folds]), 1e-3)
     assert told["lowest"] <= told["mean"] <= told["highest"]
@@ -89,6 +90,24 @@ def test_of_a_parent_the_shape_is_taken_alone(scans: Path, tmp_path: Path) -> No
         n: v.shape for n, v in plain.state_dict().items()
     }
     assert not any((value == 7.0).all() for value in network.parameters())
+
+
+def test_what_was_not_found_is_infinitely_far_in_valid_json(tmp_path: Path) -> None:
+    lost = Fold("a", 0.0, 0.0, 0.0, float("inf"), 3, inner=True)
+
+    told = cross_validation.summary([lost, lost])
+
+    assert told["folds"][0]["hd95_mm"] == "inf"
+    json.dumps(told, allow_nan=False)
+
+
+def test_folds_over_several_processes_are_refused(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(SettingsError, match="one process"):
+        list(cross_validation.train(settings(), scans, tmp_path / "run"))
 
 
 def test_folds_are_scored_between_the_ends() -> None:
