@@ -25,7 +25,9 @@ SpineError
 │   └── ModelFileError       the model file is damaged
 ├── SettingsError            an option or a settings file makes no sense
 ├── TrainingError            training cannot start or cannot go on
-└── DeviceError              the device asked for is not there
+├── DeviceError              the device asked for is not there
+└── BackendError             a runtime cannot load or run the network
+    └── MissingBackendError  the library of a runtime is not installed
 
 Anything outside this tree is a bug in the program and keeps its traceback.
 """
@@ -249,3 +251,20 @@ class DeviceError(SpineError):
 
     code = "device"
     hint = "Run 'spine doctor' to see the devices of this machine."
+
+
+class BackendError(SpineError):
+    """A runtime cannot load or run the network."""
+
+    code = "backend"
+    hint = "Use --backend torch, or see what 'spine doctor' says."
+
+
+class MissingBackendError(BackendError):
+    """The library of a runtime is not installed."""
+
+    code = "missing_backend"
+
+    def __init__(self, backend: str, library: str, extra: str) -> None:
+        msg = f"{backend} needs the package {library}, which is not installed"
+        super().__init__(msg, hint=f"Run: pip install 'spinecli[{extra}]'")

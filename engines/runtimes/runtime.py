@@ -9,7 +9,7 @@ class Runtime(Protocol):
     """A network ready to be run.
 
     Attributes:
-        backend: as in ``torch``.
+        backend: a row of ``engines.runtimes.backends``.
         precision: as in ``float32``.
         device: as in ``cpu`` or ``cuda:0``.
     """
@@ -22,9 +22,11 @@ class Runtime(Protocol):
         """Return class probabilities.
 
         Shape:
-            slices: (N, 1, H, W), float32 on the CPU, prepared by the recipe; H
-                and W are multiples of the network's stride. For a network in three
-                dimensions they are cubes, (N, 1, R, A, S), and so is what returns.
-            returned: (N, classes, H, W), float32 on the CPU, summing to 1.
+            slices: (N, 1, H, W), float32 on the CPU or on the device that computes,
+                prepared by the recipe; H and W are multiples of the network's
+                stride. For a network in three dimensions they are cubes,
+                (N, 1, R, A, S), and so is what returns.
+            returned: (N, classes, H, W), float32, summing to 1, on the device that
+                computed them.
         """
         ...

@@ -1,13 +1,18 @@
 """PyTorch on the CPU or a CUDA device."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from engines.networks.manifest import Model
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class TorchRuntime:
@@ -35,4 +40,12 @@ class TorchRuntime:
         if self._flat:
             given = given.to(memory_format=torch.channels_last)
         logits: Tensor = self._network(given)
-        return logits.float().softmax(dim=1).cpu()
+        return logits.float().softmax(dim=1)
+
+
+def load(
+    model: Model, device: torch.device, precision: str, probe: Sequence[Tensor]
+) -> TorchRuntime:
+    """Return the runtime; ``probe`` changes nothing."""
+    del probe
+    return TorchRuntime(model, device, precision)
