@@ -4,6 +4,7 @@ While one case is computed, the next ones are read and the last ones written, ea
 by a few threads. One bad case never stops the others.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ class Job:
 
     Attributes:
         stage: is called with the case's name and the stage that begins.
+        bytes: of memory that it takes from reading to writing, roughly.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Job:
     stage: Callable[[str, str], None] = lambda name, stage: None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    bytes: int = 0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -76,7 +79,8 @@ class Steps(Generic[Read, Done]):
 
     Attributes:
         read: runs in a reading thread.
-        work: runs in the calling thread, one case after the other.
+        work: runs in the calling thread, one case after the other; with several
+            workers in a thread of each.
         write: runs in a writing thread and returns the finished record.
     """
 
@@ -90,34 +94,102 @@ def run(
     steps: Steps[Read, Done],
     *,
     threads: int,
+    workers: int = 1,
+    memory: float = math.inf,
     finished: Callable[[CaseResult], None] = lambda result: None,
 ) -> Iterator[CaseResult]:
     """Yield one record per job, in the order of ``jobs``.
 
     Args:
         threads: that read, and that write; also how many cases wait on each side.
+        workers: cases that are worked on at the same time.
+        memory: bytes that the cases on their way may take together. One is always
+            on its way, whatever it takes.
         finished: is called with each record as soon as it is known, from whatever
             thread, so that it can be saved before the batch is interrupted.
     """
-    readers = ThreadPoolExecutor(threads, "read")
-    writers = ThreadPoolExecutor(threads, "write")
+    line = _Line(steps, threads, workers, finished)
     waiting = deque(jobs)
-    reading: deque[tuple[Job, Future[Read]]] = deque()
-    writing: deque[Future[CaseResult]] = deque()
     try:
-        while waiting or reading:
-            while waiting and len(reading) <= threads:
-                job = waiting.popleft()
-                reading.append((job, readers.submit(steps.read, job)))
-            job, read = reading.popleft()
-            writing.append(_worked(job, read, steps, writers, finished))
-            while writing and (len(writing) > threads or writing[0].done()):
-                yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
+        while waiting or line.busy:
+            while waiting and line.takes(waiting[0], memory):
+                line.read(waiting.popleft())
+            line.work()
+            yield from line.written(all_of_it=not (waiting or line.reads))
     finally:
-        readers.shutdown(wait=False, cancel_futures=True)
-        writers.shutdown(wait=True)
+        line.close()
+
+
+class _Line(Generic[Read, Done]):
+    """The cases on their way, in order: being read, worked on, written."""
+
+    def __init__(
+        self,
+        steps: Steps[Read, Done],
+        threads: int,
+        workers: int,
+        finished: Callable[[CaseResult], None],
+    ) -> None:
+        self._steps = steps
+        self._threads, self._workers = threads, workers
+        self._finished = finished
+        self._readers = ThreadPoolExecutor(threads, "read")
+        self._working = ThreadPoolExecutor(workers, "work")
+        self._writers = ThreadPoolExecutor(threads, "write")
+        self.reads: deque[tuple[Job, Future[Read]]] = deque()
+        self._behind: deque[tuple[Job, Future[Future[CaseResult]]]] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Say whether any case is on its way."""
+        return bool(self.reads or self._behind)
+
+    def takes(self, job: Job, memory: float) -> bool:
+        """Say whether ``job`` may set out now."""
+        held = [on for on, _ in self.reads]
+        held += [on for on, working in self._behind if not _is_over(working)]
+        fits = sum(on.bytes for on in held) + job.bytes <= memory
+        return len(self.reads) < self._threads + self._workers and (fits or not held)
+
+    def read(self, job: Job) -> None:
+        """Begin to read a case."""
+        self.reads.append((job, self._readers.submit(self._steps.read, job)))
+
+    def work(self) -> None:
+        """Work on the next case that was read, if there is one."""
+        if not self.reads:
+            return
+        job, read = self.reads.popleft()
+        given = (job, read, self._steps, self._writers, self._finished)
+        if self._workers > 1:
+            self._behind.append((job, self._working.submit(_worked, *given)))
+            return
+        done: Future[Future[CaseResult]] = Future()
+        done.set_result(_worked(*given))
+        self._behind.append((job, done))
+
+    def written(self, *, all_of_it: bool) -> Iterator[CaseResult]:
+        """Yield the records that are due, waiting where too much piles up."""
+        most = self._threads + self._workers - 1
+        stuck = not self.reads  # nothing was read: memory has to come free
+        while self._behind:
+            _, working = self._behind[0]
+            due = all_of_it or stuck or len(self._behind) > most or _is_over(working)
+            if not due:
+                return
+            self._behind.popleft()
+            yield working.result().result()
+            stuck = False
+
+    def close(self) -> None:
+        """Drop what was not begun, and wait for what was."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._working.shutdown(wait=True, cancel_futures=True)
+        self._writers.shutdown(wait=True)
+
+
+def _is_over(working: Future[Future[CaseResult]]) -> bool:
+    return working.done() and working.result().done()
 
 
 def _worked(

@@ -4,7 +4,6 @@ Libraries are imported inside the checks, so that a broken one is reported like
 anything else that is wrong.
 """
 
-import contextlib
 import os
 import platform
 import shutil
@@ -28,7 +27,6 @@ OLDEST_PYTHON = (3, 11)
 MEMORY_GIB = 8
 """With less, scans of the whole body may not fit."""
 DISK_GIB = 1
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 
 LIBRARIES = {
@@ -128,6 +126,8 @@ def cores() -> int:
 
 def memory() -> Iterator[Finding]:
     """Say how much memory there is."""
+    from engines.runtimes.devices import memory_gib
+
     total = memory_gib()
     if total is None:
         yield Finding("memory", "unknown")
@@ -136,17 +136,6 @@ def memory() -> Iterator[Finding]:
         yield Finding("memory", f"{total:.1f} GiB", "warning", hint)
     else:
         yield Finding("memory", f"{total:.1f} GiB")
-
-
-def memory_gib() -> float | None:
-    """Return the memory of the machine or the limit of the container, in GiB."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # no limit, or the word "max"
-        total = min(total, int(CGROUP_LIMIT.read_text()))
-    return total / 2**30
 
 
 def graphics() -> Iterator[Finding]:

@@ -26,6 +26,7 @@ SpineError
 ├── SettingsError            an option or a settings file makes no sense
 ├── TrainingError            training cannot start or cannot go on
 ├── DeviceError              the device asked for is not there
+│   └── LostDeviceError      it was, and answers no more
 └── BackendError             a runtime cannot load or run the network
     └── MissingBackendError  the library of a runtime is not installed
 
@@ -251,6 +252,12 @@ class DeviceError(SpineError):
 
     code = "device"
     hint = "Run 'spine doctor' to see the devices of this machine."
+
+
+class LostDeviceError(DeviceError):
+    """A device that was in use answers no more."""
+
+    code = "device_lost"
 
 
 class BackendError(SpineError):

@@ -141,5 +141,14 @@ def sharing_centre(
     return Grid(shape, affine)
 
 
+def cropped(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:
+    """Return the part of ``grid`` that ``box`` picks, with no steps in it."""
+    ends = [side.indices(n) for side, n in zip(box, grid.shape, strict=True)]
+    i, j, k = (max(0, stop - start) for start, stop, _ in ends)
+    affine = grid.affine.copy()
+    affine[:3, 3] += grid.affine[:3, :3] @ np.array([start for start, _, _ in ends])
+    return Grid((i, j, k), affine)
+
+
 def _numbers(values: NDArray[np.float64]) -> str:
     return " x ".join(f"{value:g}" for value in values)

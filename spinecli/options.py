@@ -1,5 +1,6 @@
 """The options that several commands share, worded once."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -115,3 +116,17 @@ Split = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+
+
+def gibibytes(size: str) -> float:
+    """Return a size as ``4G``, ``500M`` or ``4`` in GiB.
+
+    Raises:
+        typer.BadParameter: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GMT]?)(?:i?B)?", size.strip(), re.I)
+    if not found:
+        msg = f"{size!r} is no size; give one as in 4G or 500M."
+        raise typer.BadParameter(msg, param_hint="--memory")
+    scale = {"M": 1 / 1024, "": 1.0, "G": 1.0, "T": 1024.0}
+    return float(found[1]) * scale[found[2].upper()]

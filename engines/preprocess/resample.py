@@ -16,8 +16,8 @@ from torch import Tensor
 
 from engines.geometry import Grid
 
-SLAB_VOXELS = 1 << 25
-"""Voxels held as float32 at a time, 128 MiB."""
+SLAB_VOXELS = 1 << 23
+"""Voxels held as float32 at a time, 32 MiB."""
 
 
 CUBIC = -0.75
@@ -75,15 +75,35 @@ def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float3
 def _separable(
     voxels: NDArray[Any], source: Grid, target: Grid, weigh: Weigh
 ) -> NDArray[np.float32]:
-    first, second, third = matrices(source, target, weigh)
-    shape = (source.shape[0], target.shape[1], target.shape[2])
-    between = torch.empty(shape, dtype=torch.float32)
-    step = max(1, SLAB_VOXELS // max(1, source.shape[1] * source.shape[2]))
-    for start in range(0, source.shape[0], step):
-        slab = np.ascontiguousarray(voxels[start : start + step], np.float32)
-        between[start : start + step] = second @ (torch.from_numpy(slab) @ third.T)
-    flat = first @ between.reshape(source.shape[0], -1)
-    return flat.reshape(target.shape).numpy()
+    """Interpolate along one axis after the other, as the voxels lie in memory.
+
+    The axis along which voxels lie farthest apart comes last, so that slabs across it
+    are read in one go; of the others the one that loses most comes first.
+    """
+    order = np.argsort([-abs(step) for step in voxels.strides], kind="stable")
+    weights = matrices(source, target, weigh)
+    slow, second, third = (weights[axis] for axis in order)
+    lying = voxels.transpose(order)
+    between = torch.empty(
+        (lying.shape[0], second.shape[0], third.shape[0]), dtype=torch.float32
+    )
+    step = max(1, SLAB_VOXELS // max(1, lying.shape[1] * lying.shape[2]))
+    for start in range(0, lying.shape[0], step):
+        slab = np.ascontiguousarray(lying[start : start + step], np.float32)
+        part = torch.from_numpy(slab)
+        if _kept(second) < _kept(third):
+            part = (second @ part) @ third.T
+        else:
+            part = second @ (part @ third.T)
+        between[start : start + step] = part
+    flat = slow @ between.reshape(lying.shape[0], -1)
+    found = flat.reshape(slow.shape[0], *between.shape[1:]).numpy()
+    return found.transpose(np.argsort(order))
+
+
+def _kept(weight: Tensor) -> float:
+    """Return the share of its voxels that an axis keeps."""
+    return weight.shape[0] / max(1, weight.shape[1])
 
 
 def nearest(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:

@@ -242,7 +242,7 @@ class RobustnessRun:
             tried = segment.probe(prepared, model, self.views)
             self._choice = choose(model, self._device, self.settings.precision, tried)
         return segment.segment_prepared(
-            prepared, model, self._choice, self.views
+            prepared, model, self._choice.runtime, self.views
         ).labels
 
 

@@ -1,10 +1,36 @@
-"""Where a network can run on this machine."""
+"""Where a network can run on this machine, and in how much memory."""
+
+import contextlib
+import os
+from pathlib import Path
 
 import torch
 
 from engines.errors import DeviceError
 
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
+
+
+def pick_all(name: str = "auto", *, gpu: bool = False) -> list[torch.device]:
+    """Return the devices that share a batch: for ``auto`` or ``cuda`` every GPU.
+
+    Args:
+        name: one of ``DEVICES``.
+        gpu: refuse the CPU.
+
+    Raises:
+        DeviceError: no such device here, or no GPU.
+    """
+    first = pick(name)
+    if gpu and first.type != "cuda":
+        msg = "no GPU can be used here, and the CPU was ruled out"
+        raise DeviceError(msg)
+    if first.type == "cuda" and name in ("auto", "cuda"):
+        count = torch.cuda.device_count()
+        return [torch.device("cuda", index) for index in range(count)]
+    return [first]
 
 
 def pick(name: str = "auto") -> torch.device:
@@ -32,3 +58,14 @@ def cpu_has_bfloat16() -> bool:
     """Say whether the CPU multiplies bfloat16 matrices in hardware."""
     flags = torch.cpu.get_capabilities()
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+
+def memory_gib() -> float | None:
+    """Return the memory of the machine or the limit of the container, in GiB."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # no limit, or the word "max"
+        total = min(total, int(CGROUP_LIMIT.read_text()))
+    return total / 2**30

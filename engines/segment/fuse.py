@@ -8,36 +8,98 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.runtimes.runtime import Runtime
-from engines.segment import slices, views
+from engines.segment import clean, views, windows
 from engines.segment.slices import Frame
+
+FIRST = ("sagittal", "coronal", "axial")
+"""Order of the views: a sagittal slice shows most of the spine, so it comes first."""
+
+ALONG = 2
+"""The axis along which slices are never cut, since the spine runs along it."""
+
+SEEN = 0.5
+"""Probability in any view that counts as having seen spine."""
 
 
 def probabilities(
-    prepared: NDArray[np.float32],
+    prepared: Tensor,
     runtime: Runtime,
     planes: Sequence[str],
     *,
     classes: int,
     frame: Frame,
+    spacing_mm: tuple[float, float, float],
+    seen: NDArray[np.bool_] | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
     """Return the mean over ``planes`` of the foreground probabilities.
 
+    Every view is computed about what was seen of the spine before it.
+
     Args:
-        prepared: (R, A, S), on the recipe's grid.
+        prepared: (R, A, S), on the recipe's grid, on the device that computes.
+        spacing_mm: of that grid.
+        seen: (R, A, S), what is known of the spine; None computes the first view
+            whole.
         told: is called with each view before it is computed.
 
     Returns:
-        (classes - 1, R, A, S), float32; the background's share is what is missing
-        to 1.
+        (classes - 1, R, A, S), float32, on the device that computed them; the
+        background's share is what is missing to 1. Where a view did not look it
+        counts as background.
     """
-    total = torch.zeros((classes - 1, *prepared.shape))
-    for view in planes:
+    total = torch.zeros((classes - 1, *prepared.shape), device=prepared.device)
+    for view in sorted(planes, key=FIRST.index):
         told(view)
         stacked = views.stack(prepared, view)
+        looked = _windows(seen, view, spacing_mm, frame, stacked.shape)
         target = torch.movedim(total, 1 + views.NORMALS[view], 1)
-        for index, batch in slices.batches(stacked, frame):
-            found = frame.take(runtime.predict(batch), stacked.shape[1:])
-            target[:, index] += found[:, 1:].movedim(1, 0)
+        numbers, rows, columns = looked.places()
+        for which, batch in looked.batches(stacked, frame):
+            found = frame.take(runtime.predict(batch), looked.size)
+            for number, one in zip(which, found[:, 1:], strict=True):
+                target[:, numbers[number], rows[number], columns[number]] += one
+        seen = _spine((total.sum(dim=0) > SEEN).cpu().numpy(), spacing_mm)
     total /= len(planes)
     return total
+
+
+def _windows(
+    seen: NDArray[np.bool_] | None,
+    view: str,
+    spacing_mm: tuple[float, float, float],
+    frame: Frame,
+    shape: tuple[int, ...],
+) -> windows.Windows:
+    if seen is None:
+        return windows.whole(shape)
+    across = views.NORMALS[view]
+    inside = [axis for axis in range(3) if axis != across]
+    margins = [
+        shape[1 + place]
+        if axis == ALONG
+        else round(windows.MARGIN_MM / spacing_mm[axis])
+        for place, axis in enumerate(inside)
+    ]
+    return windows.around(
+        np.moveaxis(seen, across, 0),
+        round(windows.REACH_MM[view] / spacing_mm[across]),
+        round(windows.FOLLOWS_MM / spacing_mm[across]),
+        (margins[0], margins[1]),
+        frame,
+    )
+
+
+def _spine(
+    seen: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> NDArray[np.bool_] | None:
+    """Return ``seen`` without islands, told apart on half of its grid."""
+    half = seen[::2, ::2, ::2]
+    if not half.any():
+        return None
+    doubled = tuple(2 * mm for mm in spacing_mm)
+    parts, _, kept = clean.parts_of_spine(half, doubled, clean.GAP_MM)
+    spine = np.isin(parts, sorted(kept))
+    for axis, count in enumerate(seen.shape):
+        spine = spine.repeat(2, axis).take(range(count), axis)
+    return spine

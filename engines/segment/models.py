@@ -1,6 +1,7 @@
 """Which model labels which scan: the one that was named, or that for its modality."""
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,25 +28,32 @@ class Chosen:
         manifest: what the file says of itself.
         sha256: of the file.
         views: planes in which it segments.
-        choice: how it is computed, once it was tried on a scan.
+        choices: device -> how it is computed there, once it was tried on a scan.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
     views: tuple[str, ...]
-    choice: Choice | None = None
+    choices: dict[str, Choice] = field(default_factory=dict)
     _model: Model | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def choice(self) -> Choice | None:
+        """Return how it was computed first."""
+        return next(iter(self.choices.values()), None)
 
     def load(self) -> Model:
-        """Return the network with its weights.
+        """Return the network with its weights, from any thread.
 
         Raises:
             ModelFileError: the file is damaged.
         """
-        if self._model is None:
-            self._model = shelf.load(str(self.path))
-        return self._model
+        with self._lock:
+            if self._model is None:
+                self._model = shelf.load(str(self.path))
+            return self._model
 
     @property
     def told(self) -> dict[str, str]:

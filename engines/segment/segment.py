@@ -4,9 +4,13 @@ find -> read -> canonical orientation -> resample -> slices of each view -> runt
 -> fuse -> clean -> back to the native grid -> write, picture, record.
 """
 
+import contextlib
+import math
+import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
-from engines.errors import SettingsError
+from engines.errors import LostDeviceError, SettingsError, SpineError
 from engines.files import require_writable, sha256_of, write_bytes, write_text
-from engines.geometry import Grid
+from engines.geometry import Grid, cropped
 from engines.networks import shelf
 from engines.networks.manifest import Model
 from engines.preprocess import orient
@@ -29,8 +33,10 @@ from engines.preprocess.restore import remaining, to_hounsfield
 from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.runtimes import devices
-from engines.runtimes.choose import PRECISIONS, Choice, choose
+from engines.runtimes import backends, devices
+from engines.runtimes.choose import AUTO, PRECISIONS, Choice, candidates, choose
+from engines.runtimes.runtime import Runtime
+from engines.runtimes.sturdy import SturdyRuntime
 from engines.scans import Found, find_scans, read_case
 from engines.segment import (
     clean,
@@ -53,6 +59,15 @@ PREVIEW_SUFFIX = "_preview.png"
 PROBE_SLICES = 2
 """Slices of each view that the parity gate looks at."""
 
+CALIBRATION_SLICES = 12
+"""Slices of each view that int8 is calibrated on, and then looked at by the gate."""
+
+FOOTPRINT = 5
+"""Bytes of memory that a scan on its way takes for each that its voxels have."""
+
+PACKED = (".gz", ".zip", ".tgz")
+"""Files whose voxels have about three times as many bytes as they have themselves."""
+
 COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
 """Class index -> colour in previews; a single spine class is drawn in orange."""
 
@@ -71,7 +86,11 @@ class SegmentSettings:
         views: ``axial``, ``sagittal``, ``coronal``, several with commas between, or
             ``all``; None for those the model was trained on.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        backend: ``auto``, or a row of ``engines.runtimes.backends``.
+        precision: ``auto``, or one that the backend computes in.
+        require_gpu: fail rather than compute on the CPU.
+        memory_gib: that scans on their way may take together; None for half of what
+            the machine has.
         threads: that read, and that write.
         overwrite: redo cases that are done.
         force: go on with a scan that does not look like the model's modality.
@@ -91,8 +110,16 @@ class SegmentSettings:
     mark_uncertain: bool = False
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    backend: str = AUTO
+    require_gpu: bool = False
+    memory_gib: float | None = None
 
     def __post_init__(self) -> None:
+        if self.backend != AUTO:
+            backends.find(self.backend)
+        if self.memory_gib is not None and not self.memory_gib > 0:
+            msg = f"{self.memory_gib:g} GiB of memory is too little"
+            raise SettingsError(msg, hint="Give more, as in --memory 4G.")
         if self.precision not in PRECISIONS:
             msg = f"no precision is called {self.precision!r}"
             raise SettingsError(msg, hint=f"Choose one of: {', '.join(PRECISIONS)}.")
@@ -135,6 +162,11 @@ class Prepared:
     values: NDArray[np.float32]
     empty: float
 
+    def cropped(self, box: locate.Box) -> "Prepared":
+        """Return the part of the scan on the recipe's grid that ``box`` picks."""
+        grid = cropped(self.grid, box)
+        return replace(self, grid=grid, hu=self.hu[box], values=self.values[box])
+
 
 def prepare(scan: Volume, recipe: Recipe) -> Prepared:
     """Bring a scan to the recipe's grid and intensities."""
@@ -150,7 +182,10 @@ def frame_for(model: Model, prepared: Prepared) -> slices.Frame:
 
 
 def probe(
-    prepared: Prepared, model: Model, planes: Sequence[str]
+    prepared: Prepared,
+    model: Model,
+    planes: Sequence[str],
+    count: int = PROBE_SLICES,
 ) -> list[torch.Tensor]:
     """Return for the gate what the network is tried on.
 
@@ -162,10 +197,12 @@ def probe(
     frame = frame_for(model, prepared)
     chosen = []
     for view in planes:
-        stacked = views.stack(prepared.values, view)
-        bone = stacked.sum(axis=(1, 2), dtype=np.float64)
-        best = np.argsort(bone, kind="stable")[::-1][:: max(1, len(bone) // 8)]
-        chosen.append(frame.put(stacked[best[:PROBE_SLICES]]))
+        stacked = views.stack(torch.from_numpy(prepared.values), view)
+        bone = stacked.sum(dim=(1, 2), dtype=torch.float64)
+        best = bone.argsort(descending=True, stable=True)[
+            :: max(1, len(bone) // (4 * count))
+        ]
+        chosen.append(frame.put(stacked[best[:count]]))
     return chosen
 
 
@@ -178,36 +215,37 @@ def cube_edge(model: Model) -> int:
 def segment_prepared(
     prepared: Prepared,
     model: Model,
-    choice: Choice,
+    runtime: Runtime,
     planes: Sequence[str],
     told: Callable[[str], None] = lambda _: None,
     *,
     mark_uncertain: bool = False,
 ) -> Segmented:
     """Label one prepared scan on its own grid."""
+    box = locate.WHOLE
     if model.dimensions == 3:
         probability = cubes.probabilities(
             prepared.values,
-            choice.runtime,
+            runtime,
             classes=model.classes,
             edge=cube_edge(model),
             empty=prepared.empty,
             told=told,
         )
     else:
-        probability = _from_slices(prepared, model, choice, planes, told)
-    cleaned = clean.clean(probability, prepared.grid.spacing_mm)
+        box, probability = _from_slices(prepared, model, runtime, planes, told)
+    part = prepared.cropped(box)
+    cleaned = clean.clean(probability, part.grid.spacing_mm)
     if dict(model.manifest.classes) in (REGIONS, VERTEBRAE):
         classes = model.manifest.classes
-        levels.settle(probability, classes, prepared.grid.spacing_mm, prepared.hu)
+        levels.settle(probability, classes, part.grid.spacing_mm, part.hu)
     told("native")
+    probability = probability.to(runtime.device)
     turned = native.labels(
-        probability,
-        prepared.grid,
-        prepared.canonical,
-        mark_uncertain=mark_uncertain,
+        probability, part.grid, part.canonical, mark_uncertain=mark_uncertain
     )
-    shown = native.labels(probability, prepared.grid, prepared.grid)
+    shown = np.zeros(prepared.grid.shape, np.uint8)
+    shown[box] = native.labels(probability, part.grid, part.grid)
     held = orient.undo(turned, prepared.scan.grid, model.manifest.recipe.orientation)
     return Segmented(held, prepared.hu, shown, cleaned)
 
@@ -215,36 +253,33 @@ def segment_prepared(
 def _from_slices(
     prepared: Prepared,
     model: Model,
-    choice: Choice,
+    runtime: Runtime,
     planes: Sequence[str],
     told: Callable[[str], None],
-) -> torch.Tensor:
-    """Return probabilities (classes - 1, R, A, S), computed about the spine alone."""
+) -> tuple[locate.Box, torch.Tensor]:
+    """Return a box about the spine and probabilities (classes - 1, R, A, S) in it."""
     frame = frame_for(model, prepared)
+    spacing_mm = prepared.grid.spacing_mm
     told("locate")
-    box = locate.box(
-        prepared.values,
-        choice.runtime,
-        planes,
-        prepared.grid.spacing_mm,
-        frame,
-    )
-    probability = torch.zeros((model.classes - 1, *prepared.grid.shape))
-    wider: locate.Box | None = box
-    while wider is not None:
-        box = wider
-        probability[(slice(None), *box)] = fuse.probabilities(
-            prepared.values[box],
-            choice.runtime,
+    values = torch.from_numpy(prepared.values).to(runtime.device)
+    found = locate.spine(values, runtime, planes, spacing_mm, frame)
+    box, seen = found.box, found.seen
+    while True:
+        probability = fuse.probabilities(
+            values[box],
+            runtime,
             planes,
             classes=model.classes,
             frame=frame,
+            spacing_mm=spacing_mm,
+            seen=seen,
             told=told,
-        )
+        ).cpu()
         spine = (probability.sum(dim=0) > locate.SURE).numpy()
-        margin = round(locate.MARGIN_MM / min(prepared.grid.spacing_mm))
-        wider = locate.outgrown(spine, box, margin)
-    return probability
+        wider = locate.outgrown(spine, box, prepared.grid.shape, spacing_mm)
+        if wider is None:
+            return box, probability
+        box, seen = wider, None
 
 
 class SegmentRun:
@@ -266,6 +301,7 @@ class SegmentRun:
             SettingsError: the views make no sense for it.
             OutputError: ``output`` cannot be written.
             DeviceError: the device is not there.
+            MissingBackendError: the backend is not installed.
         """
         self.settings = settings
         self.output = output
@@ -273,7 +309,13 @@ class SegmentRun:
         self.models = models.pick(settings.model, settings.views)
         self.used: dict[str, Chosen] = {}
         self.contents: dict[str, str] = {}
-        self.device = devices.pick(settings.device)
+        self.devices = devices.pick_all(settings.device, gpu=settings.require_gpu)
+        for device in self.devices:
+            candidates(device, settings.precision, settings.backend)
+        self._free: queue.SimpleQueue[torch.device] = queue.SimpleQueue()
+        for device in self.devices:
+            self._free.put(device)
+        self._loader = ThreadPoolExecutor(1, "load")
         self.found = find_scans(
             inputs, settings.include, settings.exclude, avoid=output
         )
@@ -299,10 +341,11 @@ class SegmentRun:
                     continue
                 self.log.add(settled)
                 yield settled
-            if todo and len(self.models) == 1:
-                self._only.load()
+            if todo:
+                self._loader.submit(self._load_early)
             yield from self._batch(todo)
         finally:
+            self._loader.shutdown(wait=False, cancel_futures=True)
             self.log.finish(
                 **self.facts(), seconds=round(time.monotonic() - started, 2)
             )
@@ -320,10 +363,12 @@ class SegmentRun:
             "model": one.told,
             "models": self._counted(),
             "backend": choice.runtime.backend if choice else "torch",
-            "device": choice.runtime.device if choice else str(self.device),
+            "device": choice.runtime.device if choice else str(self.devices[0]),
             "precision": choice.runtime.precision if choice else None,
             "gate": choice.gate.as_json() if choice and choice.gate else None,
             "backend_reason": choice.reason if choice else "nothing to compute",
+            "tried": [one.as_json() for one in choice.tried] if choice else [],
+            "devices": [str(device) for device in self.devices],
         }
 
     def _main(self) -> Chosen:
@@ -341,17 +386,40 @@ class SegmentRun:
     def _header(self) -> dict[str, Any]:
         return {"settings": asdict(self.settings), "models": self._counted()}
 
+    def _load_early(self) -> None:
+        """Load libraries and, where it is known, the model, behind the first scan.
+
+        What goes wrong here goes wrong again, and is told, where it is needed.
+        """
+        with contextlib.suppress(SpineError):
+            self._only.load()
+
     def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
         by_name = {found.name: found for found in todo}
-        jobs = [batch.Job(f.name, str(f.path), self.told) for f in todo]
+        jobs = [
+            batch.Job(f.name, str(f.path), self.told, bytes=footprint(f)) for f in todo
+        ]
         stages = batch.Steps(
             read=lambda job: self._read(job, by_name[job.name]),
             work=self._work,
             write=lambda job, done: self._write(job, done, by_name[job.name]),
         )
         yield from batch.run(
-            jobs, stages, threads=self.settings.threads, finished=self.log.add
+            jobs,
+            stages,
+            threads=self.settings.threads,
+            workers=len(self.devices),
+            memory=self._memory(),
+            finished=self.log.add,
         )
+
+    def _memory(self) -> float:
+        """Return the bytes that scans on their way may take together."""
+        given = self.settings.memory_gib
+        if given is None:
+            there = devices.memory_gib()
+            given = math.inf if there is None else there / 2
+        return given * 2**30
 
     def _read(self, job: batch.Job, found: Found) -> tuple[Chosen, Prepared]:
         with job.timed("read"):
@@ -382,22 +450,59 @@ class SegmentRun:
         self, job: batch.Job, read: tuple[Chosen, Prepared]
     ) -> tuple[Chosen, Prepared, Segmented]:
         chosen, prepared = read
-        if chosen.choice is None:
+        device = self._free.get()
+        try:
+            done = self._labelled(job, chosen, prepared, device)
+        except LostDeviceError as error:
+            if self.settings.require_gpu:
+                raise
+            job.notes.append(Note(error.code, f"{error}; the CPU did this scan"))
+            device = torch.device("cpu")
+            done = self._labelled(job, chosen, prepared, device)
+        finally:
+            self._free.put(device)
+        _note(job, done)
+        return chosen, prepared, done
+
+    def _labelled(
+        self, job: batch.Job, chosen: Chosen, prepared: Prepared, device: torch.device
+    ) -> Segmented:
+        """Label a scan on one device."""
+        if str(device) not in chosen.choices:
             with job.timed("gate"):
-                tried = probe(prepared, chosen.load(), chosen.views)
-                precision = self.settings.precision
-                chosen.choice = choose(chosen.load(), self.device, precision, tried)
-        with job.timed("segment"):
-            done = segment_prepared(
+                chosen.choices[str(device)] = self._choose(chosen, prepared, device)
+        choice = chosen.choices[str(device)]
+        if choice.refused:
+            job.notes.append(Note("backend_refused", choice.reason))
+        runtime = SturdyRuntime(choice.runtime)
+        started = time.monotonic()
+        self.told(job.name, "segment")
+        try:
+            return segment_prepared(
                 prepared,
                 chosen.load(),
-                chosen.choice,
+                runtime,
                 chosen.views,
                 lambda stage: self.told(job.name, stage),
                 mark_uncertain=self.settings.mark_uncertain,
             )
-        _note(job, done)
-        return chosen, prepared, done
+        finally:
+            spent = time.monotonic() - started
+            network, _, notes = runtime.take()
+            job.notes += notes
+            for stage, seconds in (("network", network), ("segment", spent - network)):
+                job.seconds[stage] = job.seconds.get(stage, 0.0) + seconds
+
+    def _choose(
+        self, chosen: Chosen, prepared: Prepared, device: torch.device
+    ) -> Choice:
+        wanted = self.settings
+        count = CALIBRATION_SLICES if wanted.precision == "int8" else PROBE_SLICES
+        tried = probe(prepared, chosen.load(), chosen.views, count)
+        backend, precision = wanted.backend, wanted.precision
+        if device not in self.devices:  # after one was lost
+            backend, precision = AUTO, AUTO
+        return choose(chosen.load(), device, precision, tried, backend)
 
     def _write(
         self, job: batch.Job, made: tuple[Chosen, Prepared, Segmented], found: Found
@@ -477,6 +582,7 @@ class SegmentRun:
             "model_sha256": chosen.sha256,
             "views": list(chosen.views),
             "device": self.settings.device,
+            "backend": self.settings.backend,
             "precision": self.settings.precision,
             "mark_uncertain": self.settings.mark_uncertain,
             "version": __version__,
@@ -506,6 +612,15 @@ class SegmentRun:
         return run_page.html(
             self.output, "Spine segmentation", told, list(self.log.cases.values())
         )
+
+
+def footprint(found: Found) -> int:
+    """Return the bytes of memory that a scan takes on its way, roughly."""
+    size = 0
+    for path in found.files:
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size * (3 if path.suffix in PACKED else 1)
+    return FOOTPRINT * size
 
 
 def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:

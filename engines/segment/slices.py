@@ -2,11 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,15 +29,33 @@ class Frame:
         """Return (before, behind) for rows and columns, the slice in the middle."""
         around = []
         for size in shape:
-            wanted = -(-max(size, self.least) // self.stride) * self.stride
+            wanted = self.full(size)
             around.append(((wanted - size) // 2, (wanted - size + 1) // 2))
         return tuple(around)
 
-    def put(self, slices: NDArray[Any]) -> Tensor:
+    def full(self, size: int) -> int:
+        """Return what ``size`` rows or columns are filled up to."""
+        return -(-max(size, self.least) // self.stride) * self.stride
+
+    def stretched(self, ends: tuple[int, int], size: int) -> slice:
+        """Return a range about ``ends`` (first, behind the last) out of ``size``.
+
+        What would be filled up is taken from the scan instead, as far as it goes.
+        """
+        wanted = min(size, self.full(ends[1] - ends[0]))
+        start = (ends[0] + ends[1] - wanted) // 2
+        start = max(0, min(start, size - wanted))
+        return slice(start, start + wanted)
+
+    def put(self, slices: Tensor) -> Tensor:
         """Return ``slices`` (N, H, W) as (N, 1, H', W')."""
-        tensor = torch.from_numpy(np.ascontiguousarray(slices, np.float32))[:, None]
         rows, columns = self.margins(slices.shape[1:])
-        return functional.pad(tensor, (*columns, *rows), value=self.empty)
+        return functional.pad(slices[:, None], (*columns, *rows), value=self.empty)
+
+    def count(self, shape: Sequence[int]) -> int:
+        """Return how many slices of ``shape`` (H, W) make a batch."""
+        rows, columns = (self.full(size) for size in shape)
+        return max(1, BATCH_PIXELS // (rows * columns))
 
     def take(self, framed: Tensor, shape: Sequence[int]) -> Tensor:
         """Return the part of ``framed`` (N, C, H', W') that is the slice, (H, W)."""
@@ -48,20 +63,16 @@ class Frame:
         return framed[:, :, top : top + shape[0], left : left + shape[1]]
 
 
-def batches(
-    slices: NDArray[Any], frame: Frame
-) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
+def batches(slices: Tensor, frame: Frame) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (indices, batch) over ``slices`` (N, H, W), framed.
 
     Slices that hold nothing but ``frame.empty`` are left out.
     """
-    filled = np.flatnonzero((slices != frame.empty).any(axis=(1, 2)))
-    pixels = 1
-    for size, (before, behind) in zip(
-        slices.shape[1:], frame.margins(slices.shape[1:]), strict=True
-    ):
-        pixels *= before + size + behind
-    count = max(1, BATCH_PIXELS // pixels)
-    for start in range(0, len(filled), count):
-        index = filled[start : start + count]
+    filled = torch.nonzero(is_filled(slices, frame.empty)).ravel()
+    for index in filled.split(frame.count(slices.shape[1:])):
         yield index, frame.put(slices[index])
+
+
+def is_filled(slices: Tensor, empty: float) -> Tensor:
+    """Say of each of ``slices`` (N, H, W) whether it holds more than ``empty``."""
+    return (slices != empty).any(dim=2).any(dim=1)

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from engines.errors import SettingsError
 
@@ -47,6 +45,6 @@ def resolve(
     return tuple(dict.fromkeys(views))
 
 
-def stack(volume: NDArray[Any], view: str) -> NDArray[Any]:
+def stack(volume: Tensor, view: str) -> Tensor:
     """Return ``volume`` (R, A, S) as slices (N, H, W) of ``view``, without a copy."""
-    return np.moveaxis(volume, NORMALS[view], 0)
+    return volume.movedim(NORMALS[view], 0)

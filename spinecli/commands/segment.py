@@ -33,8 +33,31 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="PRECISION",
-        help="float32, bfloat16, or auto: bfloat16 where the processor has it and it "
-        "labels probe slices as float32 does.",
+        help="float32, bfloat16, float16, int8, or auto: the fastest that labels "
+        "probe slices as float32 does. int8 has to be asked for.",
+    ),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="What computes: torch, openvino, tensorrt, tensorrt-rtx, or auto: the "
+        "fastest that is installed and labels as torch in float32 does.",
+    ),
+]
+RequireGpu = Annotated[
+    bool,
+    typer.Option("--require-gpu", help="Fail rather than compute on the CPU."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Memory that scans on their way may take together, as in 4G or 500M. "
+        "Default: half of the machine's.",
+        show_default=False,
     ),
 ]
 
@@ -55,7 +78,10 @@ def segment(
     *,
     views: Views = None,
     device: options.Device = "auto",
+    backend: Backend = "auto",
     precision: Precision = "auto",
+    require_gpu: RequireGpu = False,
+    memory: Memory = None,
     jobs: options.Jobs = 2,
     include: options.Include = None,
     exclude: options.Exclude = None,
@@ -93,6 +119,9 @@ def segment(
             mark_uncertain,
             tuple(include or ()),
             tuple(exclude or ()),
+            backend,
+            require_gpu,
+            None if memory is None else options.gibibytes(memory),
         )
         with progress.batch() as bar:
             command = shlex.join(["spine", *sys.argv[1:]])
@@ -106,6 +135,9 @@ def segment(
         if not (as_json or dry_run):
             for used in work.facts()["models"]:
                 _say_model(used, named=model != "auto")
+            facts = work.facts()
+            if facts["precision"]:
+                render.say(f"computed by: {facts['backend_reason']}")
             render.say(f"results: {output / 'index.html'}")
 
 

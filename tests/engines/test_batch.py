@@ -115,3 +115,59 @@ def test_finished_cases_are_told_before_an_interruption() -> None:
             batch.run(jobs(5), steps, threads=1, finished=lambda r: told.append(r.name))
         )
     assert told == ["case0", "case1"]
+
+
+@pytest.mark.parametrize(("memory", "most"), [(100, 1), (250, 2), (1e9, 5)])
+def test_cases_on_their_way_fit_into_memory(memory: float, most: int) -> None:
+    """Cases of 100 bytes each; one that is too large alone still has its turn."""
+    lock = threading.Lock()
+    held: set[str] = set()
+    largest = [0]
+
+    def read(job: Job) -> str:
+        with lock:
+            held.add(job.name)
+            largest[0] = max(largest[0], len(held))
+        time.sleep(0.01)
+        return job.name
+
+    def release(job: Job, done: str) -> CaseResult:
+        with lock:
+            held.remove(job.name)
+        return write(job, done)
+
+    weighed = jobs(9)
+    for job in weighed:
+        job.bytes = 100
+    weighed[4].bytes = 10**12
+    steps: Steps[str, str] = Steps(read, STEPS.work, release)
+    results = list(batch.run(weighed, steps, threads=2, memory=memory))
+    assert [r.name for r in results] == [job.name for job in weighed]
+    assert largest[0] <= most
+
+
+def test_several_workers_share_the_cases() -> None:
+    both = threading.Barrier(2, timeout=10)
+    seen: set[str] = set()
+
+    def work(job: Job, held: str) -> str:
+        if job.name in ("case0", "case1"):
+            both.wait()
+        seen.add(threading.current_thread().name)
+        return held.upper()
+
+    steps: Steps[str, str] = Steps(STEPS.read, work, write)
+    results = list(batch.run(jobs(8), steps, threads=1, workers=2))
+    assert [r.outputs["out"] for r in results] == [f"CASE{i}" for i in range(8)]
+    assert len(seen) == 2
+
+
+def test_a_bad_case_stops_no_worker() -> None:
+    def work(job: Job, held: str) -> str:
+        if job.name == "case1":
+            raise InputError("bad")
+        return held
+
+    steps: Steps[str, str] = Steps(STEPS.read, work, write)
+    results = list(batch.run(jobs(4), steps, threads=1, workers=3))
+    assert [r.status for r in results] == ["done", "failed", "done", "done"]

@@ -124,7 +124,7 @@ def test_runtime_takes_slices_of_any_size(row: Row, saved: Path) -> None:
     if spec.dimensions == 3:
         pytest.skip("it takes cubes; see the test of those")
     slices = np.random.default_rng(0).random((2, 37, 53), np.float32)
-    framed = Frame(spec.stride, least=0, empty=0.0).put(slices)
+    framed = Frame(spec.stride, least=0, empty=0.0).put(torch.from_numpy(slices))
     with torch.inference_mode():
         expected = network(framed.contiguous()).softmax(dim=1)
     runtime = TorchRuntime(load_model(saved), torch.device("cpu"), "float32")

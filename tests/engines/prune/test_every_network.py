@@ -169,7 +169,7 @@ def test_it_segments(saved: Path) -> None:
     planes = model.manifest.views[-1:]
     tried = segment.probe(prepared, model, planes)
     choice = choose(model, torch.device("cpu"), "float32", tried)
-    done = segment.segment_prepared(prepared, model, choice, planes)
+    done = segment.segment_prepared(prepared, model, choice.runtime, planes)
     assert done.labels.shape == prepared.scan.grid.shape
     assert done.labels.max() <= 1
 

@@ -9,7 +9,7 @@ from engines.errors import DeviceError
 from engines.labels import SPINE_CLASSES
 from engines.networks.manifest import Manifest, Model
 from engines.preprocess.recipe import RECIPES
-from engines.runtimes import choose, devices, gate
+from engines.runtimes import devices, gate
 from engines.runtimes.torch_runtime import TorchRuntime
 
 
@@ -71,25 +71,19 @@ CPU = torch.device("cpu")
 NOISE = [torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))]
 
 
-def test_float32_is_the_reference_itself() -> None:
-    choice = choose.choose(a_model(1), CPU, "float32", NOISE)
-    assert choice.gate is None
-    assert choice.runtime.precision == "float32"
+def test_reference_is_asked_once_for_each_batch() -> None:
+    class Counted(Fixed):
+        asked = 0
 
-
-def test_bfloat16_that_disagrees_is_refused_with_its_figures() -> None:
-    class Noisy(TorchRuntime):
         def predict(self, slices: torch.Tensor) -> torch.Tensor:
-            found = super().predict(slices)
-            return found.flip(1) if self.precision == "bfloat16" else found
+            self.asked += 1
+            return super().predict(slices)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choose, "TorchRuntime", Noisy)
-        choice = choose.choose(a_model(1), CPU, "bfloat16", NOISE)
-    assert choice.runtime.precision == "float32"
-    assert choice.gate is not None
-    assert not choice.gate.passed
-    assert "failed the gate" in choice.reason
+    counted = Counted(with_flips(0))
+    remembered = gate.Remembered(counted)
+    for flips in (0, 3):
+        assert gate.compare(remembered, Fixed(with_flips(flips)), PROBE).slices == 1
+    assert counted.asked == 1
 
 
 def test_runtime_gives_probabilities() -> None:

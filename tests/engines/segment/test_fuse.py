@@ -30,10 +30,16 @@ def test_every_voxel_gets_its_own_answer(planes: tuple[str, ...]) -> None:
     volume = np.random.default_rng(1).random((17, 33, 21), np.float32)
     told: list[str] = []
     found = fuse.probabilities(
-        volume, Threshold(), planes, classes=2, frame=FRAME, told=told.append
+        torch.from_numpy(volume),
+        Threshold(),
+        planes,
+        classes=2,
+        frame=FRAME,
+        spacing_mm=(1.0, 1.0, 1.0),
+        told=told.append,
     )
     np.testing.assert_allclose(found[0], volume > 0.5)
-    assert told == list(planes)
+    assert told == sorted(planes, key=fuse.FIRST.index)
 
 
 def test_views_that_differ_are_averaged() -> None:
@@ -44,7 +50,12 @@ def test_views_that_differ_are_averaged() -> None:
 
     volume = np.ones((20, 40, 20), np.float32)  # only A needs 64 rows
     found = fuse.probabilities(
-        volume, Rows(), ("sagittal", "axial"), classes=2, frame=FRAME
+        torch.from_numpy(volume),
+        Rows(),
+        ("sagittal", "axial"),
+        classes=2,
+        frame=FRAME,
+        spacing_mm=(1.0, 1.0, 1.0),
     )
     assert found.unique().tolist() == pytest.approx([0.6])
 
@@ -52,19 +63,23 @@ def test_views_that_differ_are_averaged() -> None:
 def test_box_holds_the_spine_and_saves_the_rest() -> None:
     volume = np.full((120, 120, 60), 0.1, np.float32)
     volume[55:70, 30:45, :] = 1.0
-    place = locate.box(volume, Threshold(), ("sagittal",), (1.5, 1.5, 1.5), FRAME)
+    place = locate.spine(
+        torch.from_numpy(volume), Threshold(), ("sagittal",), (1.5, 1.5, 1.5), FRAME
+    ).box
     inside = np.zeros(volume.shape, bool)
     inside[place] = True
     assert inside[volume > 0.5].all()
     assert inside.mean() < 0.5
-    assert place[2] == slice(None)
+    assert place[2] == slice(0, 60)
 
 
 def test_box_is_not_stretched_by_something_far_away() -> None:
     volume = np.full((160, 120, 60), 0.1, np.float32)
     volume[40:56, 30:45, :] = 1.0
     volume[140:156, 100:116, :20] = 1.0
-    place = locate.box(volume, Threshold(), ("sagittal",), (1.5, 1.5, 1.5), FRAME)
+    place = locate.spine(
+        torch.from_numpy(volume), Threshold(), ("sagittal",), (1.5, 1.5, 1.5), FRAME
+    ).box
     assert place[0].stop < 100
     assert place[1].stop < 80
 
@@ -72,7 +87,9 @@ def test_box_is_not_stretched_by_something_far_away() -> None:
 def test_box_is_everything_where_hardly_any_spine_is_seen() -> None:
     volume = np.full((40, 40, 40), 0.1, np.float32)
     volume[20, 20, 20] = 1.0
-    place = locate.box(volume, Threshold(), ("axial",), (1.5, 1.5, 1.5), FRAME)
+    place = locate.spine(
+        torch.from_numpy(volume), Threshold(), ("axial",), (1.5, 1.5, 1.5), FRAME
+    ).box
     assert place == (slice(None),) * 3
 
 
@@ -80,9 +97,9 @@ def test_a_box_that_cuts_the_spine_is_widened_and_no_other() -> None:
     spine = np.zeros((40, 60, 10), bool)
     spine[12:20, 20:41, :] = True
     place = (slice(5, 30), slice(10, 40), slice(None))
-    wider = locate.outgrown(spine, place, 10)
-    assert wider == (slice(5, 30), slice(10, 50), slice(None))
-    assert locate.outgrown(spine, wider, 10) is None
+    wider = locate.outgrown(spine[place], place, spine.shape, (2.0, 2.4, 1.0))
+    assert wider == (slice(5, 30), slice(10, 50), slice(0, 10))
+    assert locate.outgrown(spine[wider], wider, spine.shape, (2.0, 2.4, 1.0)) is None
     whole = (slice(None), slice(None), slice(None))
     spine[:] = True
-    assert locate.outgrown(spine, whole, 10) is None
+    assert locate.outgrown(spine, whole, spine.shape, (2.0, 2.4, 1.0)) is None

@@ -17,7 +17,7 @@ SIZES = st.integers(1, 70)
 def test_frame_gives_back_what_was_put_in(rows: int, columns: int, least: int) -> None:
     given_ = np.arange(2 * rows * columns, dtype=np.float32).reshape(2, rows, columns)
     frame = Frame(stride=32, least=least, empty=-1)
-    framed = frame.put(given_)
+    framed = frame.put(torch.from_numpy(given_))
     assert framed.shape[2] % 32 == framed.shape[3] % 32 == 0
     assert min(framed.shape[2:]) >= least
     np.testing.assert_array_equal(frame.take(framed, (rows, columns))[:, 0], given_)
@@ -25,19 +25,19 @@ def test_frame_gives_back_what_was_put_in(rows: int, columns: int, least: int) -
 
 
 def test_batches_cover_every_slice_that_holds_something() -> None:
-    stacked = np.full((40, 30, 50), 0.25, np.float32)
-    stacked[3:35, 10, 10] = np.arange(32)
+    stacked = torch.full((40, 30, 50), 0.25)
+    stacked[3:35, 10, 10] = torch.arange(32)
     frame = Frame(stride=32, least=128, empty=0.25)
     seen = [index for index, _ in slices.batches(stacked, frame)]
     assert np.concatenate(seen).tolist() == list(range(3, 35))
     assert len(seen) == 1
-    (_, batch), *_ = slices.batches(np.zeros((99, 256, 256), np.float32) + 1, frame)
+    (_, batch), *_ = slices.batches(torch.ones(99, 256, 256), frame)
     assert batch.shape == (8, 1, 256, 256)
 
 
 @pytest.mark.parametrize("view", list(views.NORMALS))
 def test_stack_puts_the_normal_first(view: str) -> None:
-    volume = np.zeros((2, 3, 4))
+    volume = torch.zeros(2, 3, 4)
     normal = views.NORMALS[view]
     rest = [n for axis, n in enumerate(volume.shape) if axis != normal]
     assert views.stack(volume, view).shape == (volume.shape[normal], *rest)
@@ -46,7 +46,7 @@ def test_stack_puts_the_normal_first(view: str) -> None:
 def test_training_cuts_slices_the_same_way() -> None:
     from engines.train.sampling import VIEW_AXES
 
-    volume = np.zeros((2, 3, 4))
+    volume = torch.zeros(2, 3, 4)
     for view, (rows, columns, normal) in VIEW_AXES.items():
         expected = tuple(volume.shape[axis] for axis in (normal, rows, columns))
         assert views.stack(volume, view).shape == expected
@@ -64,6 +64,6 @@ def test_views_are_resolved_or_refused() -> None:
 
 def test_torch_is_only_padded_not_resampled() -> None:
     frame = Frame(stride=8, least=16, empty=0.0)
-    noise = np.random.default_rng(0).random((1, 9, 13), np.float32)
+    noise = torch.from_numpy(np.random.default_rng(0).random((1, 9, 13), np.float32))
     assert float(frame.put(noise).sum()) == pytest.approx(float(noise.sum()), rel=1e-5)
     assert frame.put(noise).dtype == torch.float32
