@@ -175,6 +175,18 @@ def _device(index: int) -> Finding:
     return Finding(f"cuda:{index}", told)
 
 
+def runtimes() -> Iterator[Finding]:
+    """Say which backends there are; one that is not installed is no problem."""
+    from engines.runtimes.backends import BACKENDS
+
+    for row in BACKENDS.values():
+        if row.missing() is None:
+            yield Finding(f"backend {row.name}", row.version() or "installed")
+        else:
+            told = f"not installed: pip install 'spinecli[{row.extra}]'"
+            yield Finding(f"backend {row.name}", told)
+
+
 def models() -> Iterator[Finding]:
     """Say which models are found, and whether the default is among them."""
     from engines.networks import shelf
@@ -243,6 +255,7 @@ CHECKS: dict[str, Check] = {
     "processor": processor,
     "memory": memory,
     "graphics": graphics,
+    "runtimes": runtimes,
     "models": models,
     "decoders": decoders,
     "storage": storage,

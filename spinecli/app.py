@@ -14,6 +14,7 @@ from engines import __version__
 from spinecli.commands import (
     convert,
     doctor,
+    engine,
     evaluate,
     inspect,
     models,
@@ -44,6 +45,7 @@ _command()(train.train)
 _command()(study.study)
 _command()(prune.prune)
 _command()(evaluate.evaluate)
+app.add_typer(engine.app)
 _command()(models.models)
 _command()(doctor.doctor)
 

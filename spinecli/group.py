@@ -10,6 +10,7 @@ from spinecli import render
 from spinecli.status import ExitStatus
 
 _WANTS_JSON = "spine.json"
+PROGRAM = "spine"
 
 
 class SpineGroup(TyperGroup):
@@ -36,7 +37,16 @@ class SpineGroup(TyperGroup):
 def _tell(ctx: Any, error: typer.TyperException) -> None:  # noqa: ANN401
     if not ctx.meta[_WANTS_JSON]:
         return
-    name = ctx.invoked_subcommand or "spine"
-    hint = f"See '{'spine ' + name if ctx.invoked_subcommand else name} --help'."
+    name = _command_of(ctx, error)
+    hint = f"See '{name if name == PROGRAM else f'{PROGRAM} {name}'} --help'."
     problem = Problem("usage", error.format_message(), hint)
     render.print_json(render.envelope(name, ExitStatus.USAGE, problem))
+
+
+def _command_of(ctx: Any, error: typer.TyperException) -> str:  # noqa: ANN401
+    """Return the command that was misused, as ``engine build``, or the program."""
+    inner, names = getattr(error, "ctx", None), []
+    while inner is not None and inner is not ctx:
+        names.append(inner.info_name)
+        inner = inner.parent
+    return " ".join(reversed(names)) or ctx.invoked_subcommand or PROGRAM

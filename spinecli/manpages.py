@@ -20,12 +20,30 @@ JSON_KEYS = "command, version, status, exit_status, warnings, error"
 ENVIRONMENT = {
     "SPINE_MODELS": "Folders of model files, separated as in PATH. They are searched "
     "before the models that come with the program.",
+    "SPINE_CACHE": "Folder that engines are kept in. Without it, the folder spine in "
+    "XDG_CACHE_HOME, or in the user's folder for caches.",
     "NO_COLOR": "If set, text has no colours.",
     "CI": "If set, output is plain text as in a pipe, without a progress bar.",
 }
-USES_MODELS = frozenset(
-    {PROGRAM, "segment", "train", "study", "prune", "evaluate", "models", "doctor"}
-)
+_ENGINES = {
+    "engine",
+    *(f"engine-{word}" for word in ("build", "list", "inspect", "clear")),
+}
+USED_BY = {
+    "SPINE_MODELS": {
+        PROGRAM,
+        "segment",
+        "train",
+        "study",
+        "prune",
+        "evaluate",
+        "models",
+        "doctor",
+        "engine-build",
+    },
+    "SPINE_CACHE": {PROGRAM, *_ENGINES},
+}
+"""Variable -> the pages that tell of it; the others are told of everywhere."""
 
 FILES = {
     PROGRAM: {
@@ -52,6 +70,11 @@ FILES = {
         "NAME.page/robustness.csv": "A table of 'spine evaluate --robustness', for "
         "its page.",
     },
+    "engine-build": {
+        "SPINE_CACHE/NAME.engine": "The engine, as its library wrote it.",
+        "SPINE_CACHE/NAME.json": "What it was made of and with, its layers and its "
+        "SHA-256.",
+    },
     "prune": {
         "NAME.safetensors": "The pruned model; it rebuilds itself from this file.",
         "NAME-plan.json": "With --dry-run: which channels would leave, by group.",
@@ -77,11 +100,16 @@ FILES = {
 def pages() -> dict[str, str]:
     """Return file name -> roff text of all man pages."""
     group: Any = typer.main.get_command(app)
-    commands: dict[str, Any] = dict(sorted(group.commands.items()))
-    made = {f"{PROGRAM}.1": _main_page(group, commands)}
-    for name, command in commands.items():
-        made[f"{PROGRAM}-{name}.1"] = _command_page(name, command)
-    return made
+    return dict(_pages(PROGRAM, group))
+
+
+def _pages(title: str, command: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    """Yield the page of a command and those of the commands below it."""
+    below: dict[str, Any] = dict(sorted(getattr(command, "commands", {}).items()))
+    name = f"{title}.1"
+    yield name, _group_page(title, command, below) if below else _page(title, command)
+    for word, inner in below.items():
+        yield from _pages(f"{title}-{word}", inner)
 
 
 def write(folder: Path) -> None:
@@ -94,28 +122,37 @@ def write(folder: Path) -> None:
         write_text(folder / name, text)
 
 
-def _main_page(group: Any, commands: dict[str, Any]) -> str:  # noqa: ANN401
-    lines = [*_head(PROGRAM, group.help)]
-    lines += [".SH SYNOPSIS", rf".B {PROGRAM}", r"[OPTIONS] COMMAND [ARGS]..."]
+def _group_page(title: str, group: Any, commands: dict[str, Any]) -> str:  # noqa: ANN401
+    lines = [*_head(title, group.help)]
+    lines += [".SH SYNOPSIS", rf".B {_words(title)}", r"[OPTIONS] COMMAND [ARGS]..."]
     lines += [".SH DESCRIPTION", *_paragraphs(group.help)]
     lines += [".SH COMMANDS"]
     for name, command in commands.items():
-        lines += [".TP", rf".BR {_text(f'{PROGRAM}-{name}')} (1)"]
+        lines += [".TP", rf".BR {_text(f'{title}-{name}')} (1)"]
         lines += [_text(_first_sentence(command.help))]
-    lines += [*_parameters(group), *_tail(PROGRAM)]
-    lines += [".SH SEE ALSO"]
-    lines += [rf".BR {_text(f'{PROGRAM}-{name}')} (1)" for name in commands]
+    lines += [*_parameters(group), *_tail(title)]
+    lines += [".SH SEE ALSO", *_above(title)]
+    lines += [rf".BR {_text(f'{title}-{name}')} (1)" for name in commands]
     return "\n".join(lines) + "\n"
 
 
-def _command_page(name: str, command: Any) -> str:  # noqa: ANN401
-    title = f"{PROGRAM}-{name}"
+def _page(title: str, command: Any) -> str:  # noqa: ANN401
     lines = [*_head(title, command.help)]
-    lines += [".SH SYNOPSIS", rf".B {PROGRAM} {_text(name)}", _synopsis(command)]
+    lines += [".SH SYNOPSIS", rf".B {_words(title)}", _synopsis(command)]
     lines += [".SH DESCRIPTION", *_paragraphs(command.help)]
-    lines += [*_parameters(command), *_tail(name)]
-    lines += [".SH SEE ALSO", rf".BR {PROGRAM} (1)"]
+    lines += [*_parameters(command), *_tail(title)]
+    lines += [".SH SEE ALSO", *_above(title)]
     return "\n".join(lines) + "\n"
+
+
+def _words(title: str) -> str:
+    """Return what is typed for the command that a page is called after."""
+    return _text(title.replace("-", " "))
+
+
+def _above(title: str) -> Iterator[str]:
+    if title != PROGRAM:
+        yield rf".BR {_text(title.rpartition('-')[0])} (1)"
 
 
 def _head(title: str, help_text: str) -> Iterator[str]:
@@ -154,7 +191,8 @@ def _parameters(command: Any) -> Iterator[str]:  # noqa: ANN401
         yield _text(f"The JSON record of every command has the keys {JSON_KEYS}.")
 
 
-def _tail(name: str) -> Iterator[str]:
+def _tail(title: str) -> Iterator[str]:
+    name = title.removeprefix(f"{PROGRAM}-")
     yield ".SH EXIT STATUS"
     for status, meaning in MEANINGS.items():
         yield from _entry(str(status.value), meaning[0].upper() + meaning[1:] + ".")
@@ -164,7 +202,7 @@ def _tail(name: str) -> Iterator[str]:
             yield from _entry(path, meaning)
     yield ".SH ENVIRONMENT"
     for variable, meaning in ENVIRONMENT.items():
-        if variable != "SPINE_MODELS" or name in USES_MODELS:
+        if name in USED_BY.get(variable, {name}):
             yield from _entry(variable, meaning)
 
 

@@ -196,6 +196,12 @@ def table(
     console.out().print(drawn)
 
 
+def details(record: Mapping[str, Any]) -> None:
+    """Print a record on stdout, a line for each key."""
+    for key, value in record.items():
+        console.out().print(f"{key}: {value}", soft_wrap=True)
+
+
 def closing_table(cases: Sequence[CaseResult], rows: int = TABLE_ROWS) -> None:
     """List the cases on stderr, with reason and hint of those that failed.
 

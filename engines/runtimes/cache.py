@@ -44,6 +44,7 @@ class Key:
         targets: what it was compiled for, as in ``sm89``.
         device: name of the GPU or CPU; empty where any of ``targets`` will do.
         driver: version of the GPU's driver; empty where any will do.
+        calibration: SHA-256 of the slices that it was calibrated on; empty without.
         program: version of this program, which exported the network.
     """
 
@@ -55,6 +56,7 @@ class Key:
     targets: tuple[str, ...] = ()
     device: str = ""
     driver: str = ""
+    calibration: str = ""
     program: str = __version__
 
     @property

@@ -1,12 +1,12 @@
 """``spine models``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from engines.errors import SettingsError
-from spinecli import console, options, render
+from spinecli import options, render
 
 Name = Annotated[
     str | None,
@@ -55,7 +55,7 @@ def models(
             render.table(headings, [row.cells() for row in rows])
         elif not as_json and page is None:
             for row in rows:
-                _details(row.as_json())
+                render.details(row.as_json())
         if page is not None:
             from engines.files import write_text
             from engines.report import model_page
@@ -63,8 +63,3 @@ def models(
             write_text(page, model_page.html(rows[0]))
             if not as_json:
                 render.say(f"page: {page}")
-
-
-def _details(record: dict[str, Any]) -> None:
-    for key, value in record.items():
-        console.out().print(f"{key}: {value}", soft_wrap=True)

@@ -7,6 +7,7 @@ import pytest
 from engines import doctor
 from engines.doctor import Finding
 from engines.networks import shelf
+from engines.runtimes import backends
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -122,6 +123,24 @@ def test_a_driver_that_torch_cannot_use_is_a_warning(
 
     assert without == Finding("CUDA", "no device: the CPU is used")
     assert (with_driver.name, with_driver.verdict) == ("CUDA", "warning")
+
+
+def test_a_backend_that_is_not_installed_is_told_and_no_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(row: backends.Backend) -> str | None:
+        return "tensorrt_rtx" if row.name == "tensorrt-rtx" else None
+
+    monkeypatch.setattr(backends.Backend, "missing", missing)
+    monkeypatch.setattr(backends.Backend, "version", lambda row: f"1.2 {row.name}")
+
+    found = by_name(list(doctor.runtimes()))
+
+    assert set(found) == {f"backend {name}" for name in backends.BACKENDS}
+    assert found["backend torch"].value == "1.2 torch"
+    lacking = found["backend tensorrt-rtx"]
+    assert lacking.value == "not installed: pip install 'spinecli[rtx]'"
+    assert {finding.verdict for finding in found.values()} == {"ok"}
 
 
 def test_a_check_that_breaks_does_not_stop_the_others(

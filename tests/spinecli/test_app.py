@@ -15,6 +15,7 @@ from spinecli.status import MEANINGS
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ["segment", "preprocess", "train", "evaluate", "models", "doctor"]
+ENGINE = [f"engine {word}" for word in ("build", "list", "inspect", "clear")]
 HEAVY = ["torch", "numpy", "nibabel", "SimpleITK", "pydicom", "scipy", "matplotlib"]
 PROBE = f"""
 import sys
@@ -37,9 +38,9 @@ def spine(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_help_loads_no_scientific_library(command: list[str]) -> None:
-    done = spine(*command, "--help")
+@pytest.mark.parametrize("command", ["", *COMMANDS, "engine", *ENGINE[:1]])
+def test_help_loads_no_scientific_library(command: str) -> None:
+    done = spine(*command.split(), "--help")
 
     assert done.returncode == 0
     assert "Usage: " in done.stdout
@@ -52,9 +53,9 @@ def test_the_probe_sees_what_a_command_loads() -> None:
     assert "numpy" in done.stderr.split()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, "engine", *ENGINE])
 def test_help_of_each_command_tells_the_exit_statuses(name: str) -> None:
-    done = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200"})
 
     assert done.exit_code == 0
     for status, meaning in MEANINGS.items():
@@ -90,9 +91,9 @@ def test_unknown_words_are_usage_errors(arguments: list[str]) -> None:
     assert "nope" in done.stderr
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *ENGINE])
 def test_usage_errors_speak_json_too(name: str) -> None:
-    done = CliRunner().invoke(app, [name, "--json", "--nope"])
+    done = CliRunner().invoke(app, [*name.split(), "--json", "--nope"])
 
     record = json.loads(done.stdout)
     assert done.exit_code == record["exit_status"] == 2

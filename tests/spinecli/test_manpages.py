@@ -1,5 +1,6 @@
 """The man pages are those of the app, and say all that it says."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,40 @@ def test_the_pages_in_the_repository_are_current() -> None:
     assert kept == PAGES, "run: python -m spinecli.manpages man/"
 
 
-@pytest.mark.parametrize("name", GROUP.commands)
-def test_a_page_names_every_parameter_of_its_command(name: str) -> None:
-    page = PAGES[f"spine-{name}.1"].replace(r"\-", "-")
+def below(group: Any, title: str = "spine") -> Iterator[tuple[str, Any]]:
+    """Yield each command with the name of its page, those of groups too."""
+    for name, command in getattr(group, "commands", {}).items():
+        yield f"{title}-{name}", command
+        yield from below(command, f"{title}-{name}")
 
-    for parameter in GROUP.commands[name].params:
+
+COMMANDS = dict(below(GROUP))
+
+
+def test_every_command_has_a_page() -> None:
+    assert {f"{title}.1" for title in COMMANDS} | {"spine.1"} == set(PAGES)
+    assert "spine-engine-build.1" in PAGES
+
+
+def test_the_page_of_a_group_names_its_commands_and_their_pages() -> None:
+    page = PAGES["spine-engine.1"].replace(r"\-", "-")
+
+    for word in ("build", "list", "inspect", "clear"):
+        assert f".BR spine-engine-{word} (1)" in page
+    build = PAGES["spine-engine-build.1"].replace(r"\-", "-").splitlines()
+    synopsis = build.index(".SH SYNOPSIS")
+    assert build[synopsis + 1 : synopsis + 3] == [
+        ".B spine engine build",
+        "[OPTIONS] MODEL",
+    ]
+    assert ".BR spine-engine (1)" in build
+
+
+@pytest.mark.parametrize("title", COMMANDS)
+def test_a_page_names_every_parameter_of_its_command(title: str) -> None:
+    page = PAGES[f"{title}.1"].replace(r"\-", "-")
+
+    for parameter in COMMANDS[title].params:
         for told in (*parameter.opts, parameter.help):
             if parameter.param_type_name == "option" or told == parameter.help:
                 assert told in page
@@ -44,6 +74,12 @@ def test_models_are_told_where_they_are_used() -> None:
 
     assert {"spine.1", "spine-segment.1", "spine-evaluate.1"} <= using
     assert "spine-convert.1" not in using
+
+
+def test_the_cache_is_told_where_it_is_used() -> None:
+    using = {name for name, page in PAGES.items() if "SPINE_CACHE" in page}
+
+    assert using == {"spine.1", *(name for name in PAGES if "engine" in name)}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every row of the catalogue keeps: grid, gradients, learning, files, ONNX."""
+"""What every row of the catalogue keeps: grid, learning, files, ONNX, engines."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog
 from engines.networks.catalog import NetworkSpec
-from engines.networks.manifest import Manifest, load_model, save_model
+from engines.networks.manifest import Manifest, Model, load_model, save_model
 from engines.preprocess.recipe import RECIPES
+from engines.runtimes import export, tensorrt_build
+from engines.runtimes.export import Profile
+from engines.runtimes.tensorrt_library import RTX, Library
 from engines.runtimes.torch_runtime import TorchRuntime
 from engines.segment.slices import Frame
 from engines.train import losses
@@ -134,18 +137,47 @@ def test_runtime_takes_slices_of_any_size(row: Row, saved: Path) -> None:
     assert shown.shape == (2, 2, 37, 53)
 
 
-def test_onnx_export_agrees(row: Row, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(row: Row, saved: Path) -> tuple[Model, Profile, bytes]:
+    """Return the network with its ONNX and the batches that an engine would take."""
+    spec, _ = row
+    model = load_model(saved)
+    profile = export.profile_for(model, grid(spec, 2, 2))
+    return model, profile, export.onnx_bytes(model, "float32", profile.usual)
+
+
+def test_onnx_export_agrees(row: Row, exported: tuple[Model, Profile, bytes]) -> None:
     spec, network = row
-    image = torch.randn(1, 1, *grid(spec, 2, 3))
-    path = tmp_path / "network.onnx"
-    torch.onnx.export(network, (image,), path, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    (found,) = session.run(None, {given.name: image.numpy()})
-    with torch.inference_mode():
-        expected = network(image).numpy()
-    largest = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(found, expected, atol=ONNX_TOLERANCE * largest, rtol=0)
+    model, profile, onnx = exported
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    fixed = export.is_fixed(model)
+    sizes = [profile.usual] if fixed else [grid(spec, 1, 1), grid(spec, 3, 2)]
+    for batch, size in enumerate(sizes, start=1):
+        image = torch.randn(batch, 1, *size)
+        (found,) = session.run([export.OUTPUT], {export.INPUT: image.numpy()})
+        with torch.inference_mode():
+            expected = network(image).numpy()
+        largest = max(1.0, float(np.abs(expected).max()))
+        tolerance = ONNX_TOLERANCE * largest
+        np.testing.assert_allclose(found, expected, atol=tolerance, rtol=0)
+
+
+def test_an_engine_for_rtx_cards_is_built(
+    exported: tuple[Model, Profile, bytes],
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    model, profile, onnx = exported
+
+    blob, facts = tensorrt_build.build(Library(RTX), onnx, profile, ["sm86"])
+
+    assert len(blob) > 1000
+    assert [t["name"] for t in facts["tensors"]] == [export.INPUT, export.OUTPUT]
+    assert {t["precision"] for t in facts["tensors"]} == {"float32"}
+    assert facts["tensors"][1]["shape"][:2] == [-1, model.classes]
+    assert facts["memory"]["weights_bytes"] > 1000
+    computing = {layer["precision"] for layer in facts["layers"]}
+    assert "float32" in computing
+    assert not computing & {"float16", "bfloat16", "int8"}
 
 
 def grid(spec: NetworkSpec, rows: int, columns: int) -> tuple[int, ...]:

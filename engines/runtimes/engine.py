@@ -1,0 +1,204 @@
+"""Engines, ahead of their use: build, list, inspect and clear.
+
+A backend that builds engines has a row in ``BUILDERS``.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any, cast
+
+from engines.errors import MissingBackendError, OutputError, SettingsError
+from engines.networks import shelf
+from engines.networks.manifest import Model
+from engines.results import Note
+from engines.runtimes import backends
+from engines.runtimes.cache import HINT, Cache, Entry
+from engines.runtimes.plan import Plan, Wanted
+
+AUTO = "auto"
+"""In place of a backend: the one for the GPUs named, or the first installed."""
+
+BUILDERS: Mapping[str, str] = MappingProxyType(
+    {
+        "tensorrt": "engines.runtimes.tensorrt_build:plan_data_centre",
+        "tensorrt-rtx": "engines.runtimes.tensorrt_build:plan_rtx",
+    }
+)
+"""Backend -> ``module:function``, (model, wanted) to a plan; imported when used."""
+
+AHEAD = "tensorrt-rtx"
+"""The backend whose engines are built for GPUs that need not be here."""
+
+NONE = "no engine's name begins"
+LOOK = "Look for its name with 'spine engine list'."
+
+Planner = Callable[[Model, Wanted], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An engine as it is told of.
+
+    Attributes:
+        fresh: it was made just now; None when nobody asked for it to be made.
+    """
+
+    entry: Entry
+    fresh: bool | None = None
+
+    def as_json(self, *, whole: bool = False) -> dict[str, Any]:
+        """Return the record for ``--json``; with its layers if ``whole``."""
+        entry, facts = self.entry, self.entry.facts
+        record: dict[str, Any] = {
+            "name": entry.name,
+            "path": str(entry.path),
+            "model": {"name": facts.get("model"), "sha256": entry.key.model},
+            "backend": entry.key.backend,
+            "backend_version": entry.key.version,
+            "precision": entry.key.precision,
+            "targets": list(entry.key.targets),
+            "gpu": entry.key.device or None,
+            "driver": entry.key.driver or None,
+            "profile": entry.key.profile,
+            "size_bytes": entry.size,
+            "sha256": entry.sha256,
+            "made": entry.made,
+        }
+        if self.fresh is not None:
+            record |= {"fresh": self.fresh, "seconds": facts.get("seconds")}
+        if whole:
+            record |= {
+                "settings": facts.get("settings"),
+                "memory": facts.get("memory"),
+                "tensors": facts.get("tensors", []),
+                "layer_precisions": self.precisions(),
+                "layers": facts.get("layers", []),
+            }
+        return record
+
+    def precisions(self) -> dict[str, int]:
+        """Return precision -> layers that compute in it, the most first."""
+        layers = self.entry.facts.get("layers", [])
+        counted = Counter(layer["precision"] for layer in layers if layer["precision"])
+        return dict(counted.most_common())
+
+    def cells(self) -> tuple[str, ...]:
+        """Return one row of the table."""
+        key = self.entry.key
+        return (
+            self.entry.name,
+            key.device or ", ".join(key.targets),
+            key.profile,
+            f"{self.entry.size / 1e6:.1f}",
+            self.entry.made,
+        )
+
+
+def build(name: str, backend: str = AUTO, wanted: Wanted | None = None) -> Kept:
+    """Build the engine of a model, or find it built, and keep it.
+
+    Args:
+        name: of the model, or its path.
+        backend: key of ``BUILDERS``, or ``auto``.
+        wanted: precision, batch and GPUs.
+
+    Raises:
+        UnknownModelError: no such model.
+        ModelFileError: the model file is damaged.
+        MissingBackendError: the backend's library is not installed.
+        SettingsError: the backend builds no engines, or not so.
+        DeviceError: there is no GPU to build for.
+        BackendError: the network cannot be exported or built.
+        OutputError: the engine cannot be kept.
+    """
+    asked = wanted or Wanted()
+    planner = _planner(chosen(backend, asked))
+    planned = planner(shelf.load(name), asked)
+    fetched = Cache().fetch(planned.title, planned.key, planned.make)
+    if fetched.entry is None:
+        raise OutputError(fetched.notes[0].message, hint=HINT)
+    return Kept(fetched.entry, fetched.fresh)
+
+
+def chosen(backend: str, wanted: Wanted) -> str:
+    """Return the backend that ``auto`` stands for, any other as it is."""
+    if backend != AUTO:
+        return backend
+    if wanted.targets:
+        return AHEAD
+    rows = [backends.find(name) for name in BUILDERS]
+    return next((row.name for row in rows if row.missing() is None), AHEAD)
+
+
+def listing() -> list[Kept]:
+    """Return the engines that are kept, by name."""
+    return [Kept(entry) for entry in Cache().entries()]
+
+
+def inspect(name: str) -> Kept:
+    """Return the engine whose name begins with ``name``.
+
+    Raises:
+        SettingsError: none or several do.
+        OutputError: its file is damaged.
+    """
+    cache = Cache()
+    found = [entry for entry in cache.entries() if entry.name.startswith(name)]
+    found = [entry for entry in found if entry.name == name] or found
+    if len(found) != 1:
+        begin = f"{len(found)} engines' names begin" if found else NONE
+        raise SettingsError(f"{begin} with {name!r}", hint=LOOK)
+    (entry,) = found
+    if cache.load(entry.name) is None:
+        msg = f"{entry.path} is damaged"
+        raise OutputError(msg, hint="Build it again with 'spine engine build'.")
+    return Kept(entry)
+
+
+def clear(names: Sequence[str] = ()) -> tuple[list[str], list[Note]]:
+    """Remove the engines whose names begin with one of ``names``, or all.
+
+    What killed builds left goes too. An engine that is being built now stays.
+
+    Returns:
+        The names of those removed, and notes on those that were not.
+
+    Raises:
+        SettingsError: nothing begins so.
+        OutputError: the folder may not be changed.
+    """
+    cache = Cache()
+    there = cache.names()
+    for name in names:
+        if not any(one.startswith(name) for one in there):
+            raise SettingsError(f"{NONE} with {name!r}", hint=LOOK)
+    removed, notes = [], []
+    for one in there:
+        if names and not one.startswith(tuple(names)):
+            continue
+        if cache.remove(one):
+            removed.append(one)
+        else:
+            notes.append(Note("busy", f"{one} is being built just now and was kept"))
+    return removed, notes
+
+
+def targets(given: str | None) -> tuple[str, ...]:
+    """Return the compute capabilities in a text like ``sm86,sm89``."""
+    parts = (part.strip().lower() for part in (given or "").split(","))
+    return tuple(part for part in parts if part)
+
+
+def _planner(backend: str) -> Planner:
+    row = backends.find(backend)
+    if row.name not in BUILDERS:
+        msg = f"{row.name} is not a backend that engines are built for"
+        raise SettingsError(msg, hint=f"Choose one of: {', '.join(BUILDERS)}.")
+    lost = row.missing()
+    if lost is not None:
+        raise MissingBackendError(row.name, lost, row.extra)
+    module, _, attribute = BUILDERS[row.name].partition(":")
+    return cast("Planner", getattr(import_module(module), attribute))

@@ -1,0 +1,155 @@
+"""``spine engine``: build, list, inspect and clear."""
+
+from typing import Annotated
+
+import typer
+
+from spinecli import options, render
+from spinecli.status import EPILOG
+
+app = typer.Typer(
+    name="engine",
+    help="Build and look after the engines that other runtimes than PyTorch run.\n\n"
+    "An engine is a model compiled for a kind of GPU. It is kept in the folder that "
+    "SPINE_CACHE names and made again for another model file, precision, batch, GPU, "
+    "driver or version of its library.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model to build: a name that 'spine models' lists, or a model file.",
+        show_default=False,
+    ),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="tensorrt for data-centre and older GPUs, tensorrt-rtx for RTX cards, or "
+        "auto: the one that is installed.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", help="What it computes in: float16 or float32."),
+]
+Batch = Annotated[
+    int,
+    typer.Option(
+        "--batch", min=1, metavar="N", help="Slices or cubes that it takes at once."
+    ),
+]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="LIST",
+        help="RTX cards that it is for, by compute capability with commas between, as "
+        "sm86,sm89,sm120; none of them need be here. Without it, the GPU here.",
+        show_default=False,
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENGINE",
+        help="Name that 'spine engine list' shows, or how it begins.",
+        show_default=False,
+    ),
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ENGINES",
+        help="Names, or how they begin, as a model's; without any, all.",
+        show_default=False,
+    ),
+]
+
+HEADINGS = ("engine", "for", "batches", "MB", "made")
+
+
+@app.command(epilog=EPILOG)
+def build(
+    model: Model,
+    *,
+    backend: Backend = "auto",
+    precision: Precision = "float16",
+    batch: Batch = 8,
+    gpus: For = None,
+    device: options.Device = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Build the engine of a model and keep it, unless it is kept already.
+
+    Engines for RTX cards are built on any machine, with or without a GPU, for the
+    kinds of card that --for names, and run on all of these. Others are built on the
+    GPU that they will run on.
+    """
+    with render.command("engine build", as_json=as_json, cases=False) as run:
+        from engines.runtimes import engine
+        from engines.runtimes.plan import Wanted
+
+        wanted = Wanted(precision, batch, engine.targets(gpus), device)
+        built = engine.build(model, backend, wanted)
+        run.facts["engine"] = built.as_json()
+        if not as_json:
+            render.table(HEADINGS, [built.cells()])
+            render.say("built" if built.fresh else "it was there already")
+
+
+@app.command("list", epilog=EPILOG)
+def list_engines(*, as_json: options.AsJson = False) -> None:
+    """List the engines that are kept."""
+    with render.command("engine list", as_json=as_json, cases=False) as run:
+        from engines.runtimes import cache, engine
+
+        kept = engine.listing()
+        run.facts["folder"] = str(cache.default_folder())
+        run.facts["engines"] = [one.as_json() for one in kept]
+        if not as_json:
+            render.table(HEADINGS, [one.cells() for one in kept])
+            render.say(f"folder: {cache.default_folder()}")
+
+
+@app.command(epilog=EPILOG)
+def inspect(name: Engine, *, as_json: options.AsJson = False) -> None:
+    """Show an engine whole: layers, precision, memory, and what it was built with.
+
+    The layers are those of the finished engine, after the library has joined what it
+    can. The file is checked against the sum that was taken when it was made.
+    """
+    with render.command("engine inspect", as_json=as_json, cases=False) as run:
+        from engines.runtimes import engine
+
+        record = engine.inspect(name).as_json(whole=True)
+        run.facts["engine"] = dict(record)
+        if not as_json:
+            layers = record.pop("layers")
+            render.details(record)
+            headings = ("layer", "kind", "precision", "shape")
+            render.table(headings, [_row(layer) for layer in layers])
+
+
+@app.command(epilog=EPILOG)
+def clear(names: Engines = None, *, as_json: options.AsJson = False) -> None:
+    """Remove engines, and what interrupted builds have left."""
+    with render.command("engine clear", as_json=as_json, cases=False) as run:
+        from engines.runtimes import engine
+
+        removed, notes = engine.clear(names or ())
+        run.facts["removed"] = removed
+        run.warnings += notes
+        if not as_json:
+            render.say(f"removed: {', '.join(removed) or 'nothing'}")
+
+
+def _row(layer: dict[str, object]) -> tuple[str, ...]:
+    shape = layer["shape"] if isinstance(layer["shape"], list) else []
+    told = " x ".join("any" if size == -1 else str(size) for size in shape)
+    return (str(layer["name"]), str(layer["kind"]), str(layer["precision"] or ""), told)

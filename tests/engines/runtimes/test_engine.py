@@ -1,0 +1,259 @@
+"""Engines ahead of their use: built from a model file, listed, inspected, cleared."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from engines.errors import (
+    MissingBackendError,
+    ModelFileError,
+    OutputError,
+    SettingsError,
+    UnknownModelError,
+)
+from engines.labels import SPINE_CLASSES
+from engines.networks import catalog, shelf
+from engines.networks.manifest import Manifest, Model
+from engines.preprocess.recipe import RECIPES
+from engines.runtimes import backends, engine, export
+from engines.runtimes.cache import Cache
+from engines.runtimes.plan import Wanted
+
+EXPORTED: dict[str, bytes] = {}
+"""Precision -> the small network, exported once for all tests."""
+
+FOR_TWO = Wanted("float16", 2, ("sm86", "sm89"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPINE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a small network in the place of every model."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    torch.manual_seed(0)
+    spec = catalog.find("unet-r34")
+    recipe = RECIPES[spec.recipe]
+    manifest = Manifest("small", spec.name, SPINE_CLASSES, "ct", spec.views, recipe)
+    network = nn.Conv2d(1, 2, 3, padding=1).eval()
+
+    def load(name: str) -> Model:
+        return Model(manifest, network, name.rjust(64, "0"), Path(name))
+
+    def exported(model: Model, precision: str, *_: object) -> bytes:
+        if precision not in EXPORTED:
+            EXPORTED[precision] = onnx_bytes(model, precision, (64, 64))
+        return EXPORTED[precision]
+
+    onnx_bytes = export.onnx_bytes
+    monkeypatch.setattr(export, "onnx_bytes", exported)
+    monkeypatch.setattr(shelf, "load", load)
+
+
+@pytest.mark.usefixtures("model")
+def test_an_engine_is_built_once_and_told_of(folder: Path) -> None:
+    built = engine.build("a", "tensorrt-rtx", FOR_TWO)
+    again = engine.build("a", "tensorrt-rtx", FOR_TWO)
+
+    assert (built.fresh, again.fresh) == (True, False)
+    record = built.as_json()
+    assert record["backend"] == "tensorrt-rtx"
+    assert record["targets"] == ["sm86", "sm89"]
+    assert record["model"] == {"name": "small", "sha256": "a".rjust(64, "0")}
+    assert Path(record["path"]).stat().st_size == record["size_bytes"]
+    (listed,) = engine.listing()
+    assert {**listed.as_json(), "fresh": True, "seconds": record["seconds"]} == record
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    "other",
+    [
+        Wanted("float32", 2, ("sm86", "sm89")),
+        Wanted("float16", 3, ("sm86", "sm89")),
+        Wanted("float16", 2, ("sm86",)),
+    ],
+)
+def test_other_wishes_are_another_engine(other: Wanted) -> None:
+    names = {engine.build("a", "auto", each).entry.name for each in (FOR_TWO, other)}
+
+    assert len(names) == 2
+
+
+@pytest.mark.usefixtures("model")
+def test_another_model_file_is_another_engine() -> None:
+    assert (
+        engine.build("a", wanted=FOR_TWO).entry.name
+        != engine.build("b", wanted=FOR_TWO).entry.name
+    )
+
+
+@pytest.mark.usefixtures("model")
+def test_an_engine_is_inspected_by_how_its_name_begins() -> None:
+    name = engine.build("a", wanted=FOR_TWO).entry.name
+
+    record = engine.inspect("small-").as_json(whole=True)
+
+    assert record["name"] == name
+    assert record["settings"]["profile"]["batch"] == 2
+    assert record["settings"]["targets"] == ["sm86", "sm89"]
+    assert record["memory"]["activations_bytes"] > 0
+    counted = [layer for layer in record["layers"] if layer["precision"]]
+    assert sum(record["layer_precisions"].values()) == len(counted) > 0
+    assert "float16" in record["layer_precisions"]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_name_has_to_be_that_of_one_engine() -> None:
+    for name in "ab":
+        engine.build(name, wanted=FOR_TWO)
+
+    with pytest.raises(SettingsError, match="2 engines' names begin with 'small'"):
+        engine.inspect("small")
+    with pytest.raises(SettingsError, match="no engine's name begins with 'x'") as one:
+        engine.inspect("x")
+    assert "spine engine list" in one.value.hint
+
+
+@pytest.mark.usefixtures("model")
+def test_a_damaged_engine_is_not_inspected() -> None:
+    path = engine.build("a", wanted=FOR_TWO).entry.path
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(OutputError, match=r"\.engine is damaged"):
+        engine.inspect("small")
+
+    assert engine.build("a", wanted=FOR_TWO).fresh
+    assert engine.inspect("small").entry.path == path
+
+
+@pytest.mark.usefixtures("model")
+def test_clearing_some_and_all(folder: Path) -> None:
+    one, two = [engine.build(name, wanted=FOR_TWO).entry.name for name in "ab"]
+    (folder / ".spine-part-1-small-old.engine").write_bytes(b"torn")
+
+    with pytest.raises(SettingsError, match="begins with 'x'"):
+        engine.clear([one, "x"])
+    assert engine.clear([one]) == ([one], [])
+    assert [kept.entry.name for kept in engine.listing()] == [two]
+    assert engine.clear() == (sorted([two, "small-old"]), [])
+    assert list(folder.iterdir()) == []
+    assert engine.clear() == ([], [])
+
+
+@pytest.mark.usefixtures("model")
+def test_what_is_being_built_is_not_cleared() -> None:
+    name = engine.build("a", wanted=FOR_TWO).entry.name
+
+    with Cache()._locked(name):
+        removed, (note,) = engine.clear()
+
+    assert (removed, note.code) == ([], "busy")
+    assert len(engine.listing()) == 1
+
+
+@pytest.mark.usefixtures("model")
+def test_building_where_nothing_can_be_kept_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPINE_CACHE", str(tmp_path / "file" / "cache"))
+
+    with pytest.raises(OutputError, match="was not kept") as caught:
+        engine.build("a", wanted=FOR_TWO)
+    assert "SPINE_CACHE" in caught.value.hint
+
+
+def test_an_empty_cache_lists_nothing() -> None:
+    assert engine.listing() == []
+
+
+@pytest.mark.usefixtures("missing_nothing")
+def test_unknown_and_damaged_models(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match="nothing"):
+        engine.build("nothing", "tensorrt-rtx", FOR_TWO)
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(b"torn")
+    with pytest.raises(ModelFileError, match="not an intact model file"):
+        engine.build(str(torn), "tensorrt-rtx", FOR_TWO)
+
+
+@pytest.fixture
+def missing_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends.Backend, "missing", lambda _: None)
+
+
+def lacking(*names: str) -> Any:
+    """Return a stand-in for ``Backend.missing`` on a machine that lacks libraries."""
+    return lambda row: next((one for one in row.libraries if one in names), None)
+
+
+def test_backends_without_engines_are_refused() -> None:
+    with pytest.raises(SettingsError, match="torch is not a backend") as caught:
+        engine.build("unet-r34", "torch")
+    assert caught.value.hint == f"Choose one of: {', '.join(engine.BUILDERS)}."
+    with pytest.raises(SettingsError, match="no backend is called 'cuda'"):
+        engine.build("unet-r34", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("backend", "library", "extra"),
+    [
+        ("tensorrt", "tensorrt", "tensorrt"),
+        ("tensorrt-rtx", "tensorrt_rtx", "rtx"),
+        ("tensorrt-rtx", "onnx", "rtx"),
+    ],
+)
+def test_a_missing_library_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, backend: str, library: str, extra: str
+) -> None:
+    monkeypatch.setattr(backends.Backend, "missing", lacking(library))
+
+    with pytest.raises(MissingBackendError, match=f"the package {library},") as caught:
+        engine.build("unet-r34", backend, FOR_TWO)
+    assert caught.value.hint == f"Run: pip install 'spinecli[{extra}]'"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "wanted", "expected"),
+    [
+        ((), Wanted(), "tensorrt"),
+        ((), FOR_TWO, "tensorrt-rtx"),
+        (("tensorrt",), Wanted(), "tensorrt-rtx"),
+        (("tensorrt", "tensorrt_rtx"), Wanted(), "tensorrt-rtx"),
+    ],
+)
+def test_which_backend_auto_is(
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: tuple[str, ...],
+    wanted: Wanted,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(backends.Backend, "missing", lacking(*lacks))
+
+    assert engine.chosen("auto", wanted) == expected
+    assert engine.chosen("openvino", wanted) == "openvino"
+
+
+@pytest.mark.parametrize("backend", engine.BUILDERS)
+def test_every_builder_is_a_backend_and_can_be_imported(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends.Backend, "missing", lambda _: None)
+
+    assert callable(engine._planner(backend))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, ()), ("", ()), ("sm86", ("sm86",)), (" SM86, sm89,", ("sm86", "sm89"))],
+)
+def test_lists_of_cards(given: str | None, expected: tuple[str, ...]) -> None:
+    assert engine.targets(given) == expected
