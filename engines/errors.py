@@ -26,6 +26,7 @@ SpineError
 ├── SettingsError            an option or a settings file makes no sense
 ├── TrainingError            training cannot start or cannot go on
 ├── DeviceError              the device asked for is not there
+├── BenchError               what was to be timed did not work
 └── BackendError             a runtime cannot load or run the network
     └── MissingBackendError  the library of a runtime is not installed
 
@@ -251,6 +252,13 @@ class DeviceError(SpineError):
 
     code = "device"
     hint = "Run 'spine doctor' to see the devices of this machine."
+
+
+class BenchError(SpineError):
+    """What was to be timed did not work."""
+
+    code = "bench"
+    hint = "Run the same without 'spine bench' to see what is wrong."
 
 
 class BackendError(SpineError):

@@ -12,6 +12,7 @@ import typer
 
 from engines import __version__
 from spinecli.commands import (
+    bench,
     convert,
     doctor,
     evaluate,
@@ -45,6 +46,7 @@ _command()(study.study)
 _command()(prune.prune)
 _command()(evaluate.evaluate)
 _command()(models.models)
+_command()(bench.bench)
 _command()(doctor.doctor)
 
 

@@ -24,7 +24,11 @@ ENVIRONMENT = {
     "CI": "If set, output is plain text as in a pipe, without a progress bar.",
 }
 USES_MODELS = frozenset(
-    {PROGRAM, "segment", "train", "study", "prune", "evaluate", "models", "doctor"}
+    {
+        PROGRAM,
+        *("segment", "train", "study", "prune", "evaluate", "models", "doctor"),
+        "bench",
+    }
 )
 
 FILES = {
@@ -45,6 +49,10 @@ FILES = {
         "OUT/index.html": "The scores as a page, with pictures of the worst cases.",
         "OUT/robustness.csv": "With --robustness: one row per alteration.",
         "OUT/robustness.json": "The same, and what each scan lost.",
+    },
+    "bench": {
+        "OUT/bench.json": "Everything that was measured, with the machine.",
+        "OUT/bench.png": "The network by backend, and the stages, as charts.",
     },
     "models": {
         "NAME.page/failures.toml": "Beside a model file NAME.safetensors: where it "
