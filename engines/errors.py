@@ -27,6 +27,7 @@ SpineError
 ├── TrainingError            training cannot start or cannot go on
 ├── DeviceError              the device asked for is not there
 │   └── LostDeviceError      it was, and answers no more
+├── BenchError               what was to be timed did not work
 └── BackendError             a runtime cannot load or run the network
     └── MissingBackendError  the library of a runtime is not installed
 
@@ -258,6 +259,13 @@ class LostDeviceError(DeviceError):
     """A device that was in use answers no more."""
 
     code = "device_lost"
+
+
+class BenchError(SpineError):
+    """What was to be timed did not work."""
+
+    code = "bench"
+    hint = "Run the same without 'spine bench' to see what is wrong."
 
 
 class BackendError(SpineError):

@@ -12,6 +12,7 @@ import typer
 
 from engines import __version__
 from spinecli.commands import (
+    bench,
     convert,
     doctor,
     engine,
@@ -47,6 +48,7 @@ _command()(prune.prune)
 _command()(evaluate.evaluate)
 app.add_typer(engine.app)
 _command()(models.models)
+_command()(bench.bench)
 _command()(doctor.doctor)
 
 

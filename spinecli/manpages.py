@@ -40,8 +40,9 @@ USED_BY = {
         "models",
         "doctor",
         "engine-build",
+        "bench",
     },
-    "SPINE_CACHE": {PROGRAM, *_ENGINES},
+    "SPINE_CACHE": {PROGRAM, "segment", "bench", *_ENGINES},
 }
 """Variable -> the pages that tell of it; the others are told of everywhere."""
 
@@ -63,6 +64,10 @@ FILES = {
         "OUT/index.html": "The scores as a page, with pictures of the worst cases.",
         "OUT/robustness.csv": "With --robustness: one row per alteration.",
         "OUT/robustness.json": "The same, and what each scan lost.",
+    },
+    "bench": {
+        "OUT/bench.json": "Everything that was measured, with the machine.",
+        "OUT/bench.png": "The network by backend, and the stages, as charts.",
     },
     "models": {
         "NAME.page/failures.toml": "Beside a model file NAME.safetensors: where it "

@@ -14,7 +14,7 @@ from spinecli.app import app
 from spinecli.status import MEANINGS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["segment", "preprocess", "train", "evaluate", "models", "doctor"]
+COMMANDS = ["segment", "preprocess", "train", "evaluate", "models", "bench", "doctor"]
 ENGINE = [f"engine {word}" for word in ("build", "list", "inspect", "clear")]
 HEAVY = ["torch", "numpy", "nibabel", "SimpleITK", "pydicom", "scipy", "matplotlib"]
 PROBE = f"""
