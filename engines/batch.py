@@ -160,12 +160,15 @@ class _Line(Generic[Read, Done]):
         if not self.reads:
             return
         job, read = self.reads.popleft()
-        given = (job, read, self._steps, self._writers, self._finished)
+
+        def worked() -> Future[CaseResult]:
+            return _worked(job, read, self._steps, self._writers, self._finished)
+
         if self._workers > 1:
-            self._behind.append((job, self._working.submit(_worked, *given)))
+            self._behind.append((job, self._working.submit(worked)))
             return
         done: Future[Future[CaseResult]] = Future()
-        done.set_result(_worked(*given))
+        done.set_result(worked())
         self._behind.append((job, done))
 
     def written(self, *, all_of_it: bool) -> Iterator[CaseResult]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from engines import __version__
-from engines.doctor import cores, memory_gib
+from engines.doctor import cores
 from engines.runtimes.backends import BACKENDS
-from engines.runtimes.devices import cpu_has_bfloat16
+from engines.runtimes.devices import cpu_has_bfloat16, memory_gib
 
 CPU_FACTS = Path("/proc/cpuinfo")
 

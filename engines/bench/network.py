@@ -26,6 +26,7 @@ from engines.runtimes.backends import BACKENDS, REFERENCE, Backend
 from engines.runtimes.gate import Gate
 from engines.runtimes.runtime import Runtime
 from engines.segment import segment, views
+from engines.segment.slices import is_filled
 from engines.volume import Volume
 
 KIND = "network"
@@ -149,8 +150,8 @@ def subject_of(name: str, model: Model, scan: Volume, device: torch.device) -> S
         frame = segment.frame_for(model, prepared)
         cut = []
         for view in planes:
-            stacked = views.stack(prepared.values, view)
-            filled = np.flatnonzero((stacked != prepared.empty).any(axis=(1, 2)))
+            stacked = views.stack(torch.from_numpy(prepared.values), view)
+            filled = torch.nonzero(is_filled(stacked, prepared.empty)).ravel()
             count = min(BATCH[device.type], len(filled))
             spread = np.linspace(0, len(filled) - 1, count + 2)[1:-1]
             cut.append(frame.put(stacked[filled[np.rint(spread).astype(int)]]))

@@ -112,7 +112,7 @@ def _probabilities(values: Floats, model: Model, device: torch.device) -> torch.
     empty, least = float(values.min()), model.manifest.patch
     for view in planes:
         target = torch.movedim(total, 1 + views.NORMALS[view], 1)
-        for index, piece in enumerate(views.stack(values, view)):
+        for index, piece in enumerate(np.moveaxis(values, views.NORMALS[view], 0)):
             around = [_margin(n, max(n, least), model.stride) for n in piece.shape]
             framed = np.pad(piece, around, constant_values=empty)
             given = torch.from_numpy(framed)[None, None].to(device)

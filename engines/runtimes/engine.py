@@ -5,7 +5,7 @@ A backend that builds engines has a row in ``BUILDERS``.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, cast
@@ -25,9 +25,15 @@ BUILDERS: Mapping[str, str] = MappingProxyType(
     {
         "tensorrt": "engines.runtimes.tensorrt_build:plan_data_centre",
         "tensorrt-rtx": "engines.runtimes.tensorrt_build:plan_rtx",
+        "openvino": "engines.runtimes.openvino_runtime:plan",
     }
 )
 """Backend -> ``module:function``, (model, wanted) to a plan; imported when used."""
+
+USUAL_PRECISION: Mapping[str, str] = MappingProxyType(
+    {"tensorrt": "float16", "tensorrt-rtx": "float16", "openvino": "bfloat16"}
+)
+"""Key of ``BUILDERS`` -> what an engine computes in unless told otherwise."""
 
 AHEAD = "tensorrt-rtx"
 """The backend whose engines are built for GPUs that need not be here."""
@@ -115,7 +121,10 @@ def build(name: str, backend: str = AUTO, wanted: Wanted | None = None) -> Kept:
         OutputError: the engine cannot be kept.
     """
     asked = wanted or Wanted()
-    planner = _planner(chosen(backend, asked))
+    name_of = chosen(backend, asked)
+    planner = _planner(name_of)
+    if not asked.precision:
+        asked = replace(asked, precision=USUAL_PRECISION[name_of])
     planned = planner(shelf.load(name), asked)
     fetched = Cache().fetch(planned.title, planned.key, planned.make)
     if fetched.entry is None:

@@ -11,10 +11,15 @@ and the first convolution has its weights twice. It costs nothing that can be me
 import contextlib
 import copy
 import io
+import logging
+import os
+import sys
 import tempfile
+import time
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +31,17 @@ from engines.networks.manifest import Model
 from engines.runtimes import backends
 from engines.runtimes.cache import Cache, Key
 from engines.runtimes.devices import cpu_has_bfloat16
+from engines.runtimes.plan import Plan, Wanted
 
 NAME = "openvino"
+TELEMETRY = "openvino_telemetry"
 XML, WEIGHTS = "model.xml", "model.bin"
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}
 """Precision -> what layers compute in, for int8 those that stay as they are."""
+
+COMPUTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul")
+"""Layers that are told of; the others are fused with them."""
 
 TOLERANCE = 1e-3
 """How far a network in two channels may be from itself, relative to the largest
@@ -45,8 +55,7 @@ class OpenvinoRuntime:
     device = "cpu"
 
     def __init__(self, blob: bytes, precision: str, *, threads: int) -> None:
-        import openvino
-
+        openvino = _library()
         self.precision = precision
         with zipfile.ZipFile(io.BytesIO(blob)) as held:
             xml, weights = held.read(XML), held.read(WEIGHTS)
@@ -84,20 +93,40 @@ def load(
     """Return the runtime, from the cache if it was there before.
 
     Args:
-        probe: int8 is calibrated on it, unless it was before.
+        probe: int8 is calibrated on it.
 
     Raises:
         BackendError: OpenVINO refused the network, or there is nothing to calibrate
             on.
     """
-    del device
-    row = backends.find(NAME)
-    form = precision if precision == "int8" else "bfloat16"
-    if precision == "float32":
-        form = "float32"
-    key = Key(model.sha256, NAME, row.version(), form, "any")
-    kept = Cache().fetch(model.manifest.name, key, lambda: made(model, form, probe))
+    wanted = Wanted(precision, device=str(device), probe=tuple(probe))
+    planned = plan(model, wanted)
+    kept = Cache().fetch(planned.title, planned.key, planned.make)
     return OpenvinoRuntime(kept.blob, precision, threads=torch.get_num_threads())
+
+
+def plan(model: Model, wanted: Wanted) -> Plan:
+    """Return the engine that is asked for, which takes slices of any size.
+
+    Raises:
+        SettingsError: OpenVINO does not compute so on CPUs.
+    """
+    row = backends.find(NAME)
+    precision = wanted.precision
+    row.require("cpu", precision)
+    profile = "any"
+    if precision == "int8":
+        profile = f"any, calibrated on {wanted.calibration[:16]}"
+    key = Key(model.sha256, NAME, row.version(), precision, profile, ("cpu",))
+
+    def make() -> tuple[bytes, Mapping[str, Any]]:
+        started = time.monotonic()
+        blob, facts = made(model, precision, wanted.probe)
+        seconds = round(time.monotonic() - started, 2)
+        told = {"model": model.manifest.name, "seconds": seconds}
+        return blob, {**told, **facts}
+
+    return Plan(model.manifest.name, key, {}, make)
 
 
 def made(
@@ -109,8 +138,7 @@ def made(
         BackendError: OpenVINO refused the network, or there is nothing to calibrate
             on.
     """
-    import openvino
-
+    openvino = _library()
     edge = max(model.manifest.patch, model.stride) // model.stride * model.stride
     example = torch.randn(1, 1, *(edge,) * model.dimensions)
     network: nn.Module = model.network
@@ -123,10 +151,23 @@ def made(
         graph.reshape([-1, shown.shape[1], *(-1,) * model.dimensions])
     except (RuntimeError, ValueError) as error:
         raise _refused(error) from error
-    facts: dict[str, Any] = {"two_channels": double is not None}
+    facts: dict[str, Any] = {"settings": {"two_channels": double is not None}}
     if precision == "int8":
         graph = _calibrated(graph, probe)
-        facts["calibrated_on"] = sum(len(batch) for batch in probe)
+        facts["settings"]["calibrated_on"] = sum(len(batch) for batch in probe)
+    facts["layers"] = [
+        {
+            "name": layer.get_friendly_name(),
+            "kind": layer.get_type_name(),
+            "precision": precision,
+            "shape": [
+                int(size.get_length()) if size.is_static else -1
+                for size in layer.get_output_partial_shape(0)
+            ],
+        }
+        for layer in graph.get_ordered_ops()
+        if layer.get_type_name() in COMPUTED
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, XML)
         openvino.save_model(graph, path, compress_to_fp16=False)
@@ -199,21 +240,34 @@ def _calibrated(graph: Any, probe: Sequence[Tensor]) -> Any:  # noqa: ANN401
     if not probe:
         msg = "int8 needs slices to be calibrated on"
         raise BackendError(msg, hint="Use it in 'spine segment', on scans.")
-    try:
-        import nncf
-    except ImportError as error:
-        raise MissingBackendError(f"{NAME} in int8", "nncf", NAME) from error
+    # It would send usage figures to its makers, unless it is told that it is tested.
+    os.environ.setdefault("NNCF_CI", "1")
     slices = [one[None].numpy() for batch in probe for one in batch]
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it draws bars there
+    # It draws progress bars on stdout, which belongs to the results.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # on what it uses of other libraries
+        try:
+            nncf: Any = import_module("nncf")
+            nncf.set_log_level(logging.ERROR)
             return nncf.quantize(
                 graph,
                 nncf.Dataset(slices),
                 preset=nncf.QuantizationPreset.MIXED,
                 subset_size=len(slices),
             )
-    except RuntimeError as error:
-        raise _refused(error) from error
+        except ImportError as error:
+            raise MissingBackendError(f"{NAME} in int8", "nncf", NAME) from error
+        except RuntimeError as error:
+            raise _refused(error) from error
+
+
+def _library() -> Any:  # noqa: ANN401  its types are not told
+    """Return the module openvino, unable to report its use to its makers.
+
+    Its converter has a stand-in for when the package that reports is not there.
+    """
+    sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]
+    return import_module("openvino")
 
 
 def _refused(error: Exception) -> BackendError:

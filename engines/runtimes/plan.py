@@ -15,7 +15,7 @@ class Wanted:
     """An engine that is asked for.
 
     Attributes:
-        precision: as in ``float16``.
+        precision: as in ``float16``; empty for the backend's usual one.
         batch: slices or cubes that it takes at once.
         targets: compute capabilities to build for, as in ``sm89``; empty for that of
             the device.

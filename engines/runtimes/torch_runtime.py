@@ -80,7 +80,7 @@ class _Graph:
 
     def __init__(self, run: Run, example: Tensor) -> None:
         self._given = example.clone(memory_format=torch.preserve_format)
-        aside = torch.cuda.Stream(example.device)
+        aside = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(example.device))
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):

@@ -69,7 +69,9 @@ def batches(slices: Tensor, frame: Frame) -> Iterator[tuple[Tensor, Tensor]]:
     Slices that hold nothing but ``frame.empty`` are left out.
     """
     filled = torch.nonzero(is_filled(slices, frame.empty)).ravel()
-    for index in filled.split(frame.count(slices.shape[1:])):
+    count = frame.count(slices.shape[1:])
+    for start in range(0, len(filled), count):
+        index = filled[start : start + count]
         yield index, frame.put(slices[index])
 
 

@@ -103,7 +103,7 @@ def around(
     chosen = np.arange(start, min(len(seen), int(held[-1]) + reach + 1))
     firsts, sizes = [], []
     for axis, margin in ((2, margins[0]), (1, margins[1])):
-        first, size = _along(seen.any(axis=axis), chosen, follows, margin)
+        first, size = _along(np.asarray(seen.any(axis=axis)), chosen, follows, margin)
         full = seen.shape[3 - axis]
         size = min(full, frame.full(size))
         middle = first[0] + (first[1] - first[0] + 1) // 2

@@ -30,13 +30,19 @@ Backend = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="tensorrt for data-centre and older GPUs, tensorrt-rtx for RTX cards, or "
-        "auto: the one that is installed.",
+        help="tensorrt for data-centre and older GPUs, tensorrt-rtx for RTX cards, "
+        "openvino for CPUs, or auto: the first of them that is installed.",
     ),
 ]
 Precision = Annotated[
-    str,
-    typer.Option("--precision", help="What it computes in: float16 or float32."),
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="What it computes in: float16 or float32, on CPUs bfloat16 or float32. "
+        "Default: the half.",
+        show_default=False,
+    ),
 ]
 Batch = Annotated[
     int,
@@ -79,7 +85,7 @@ def build(
     model: Model,
     *,
     backend: Backend = "auto",
-    precision: Precision = "float16",
+    precision: Precision = None,
     batch: Batch = 8,
     gpus: For = None,
     device: options.Device = "auto",
@@ -95,7 +101,7 @@ def build(
         from engines.runtimes import engine
         from engines.runtimes.plan import Wanted
 
-        wanted = Wanted(precision, batch, engine.targets(gpus), device)
+        wanted = Wanted(precision or "", batch, engine.targets(gpus), device)
         built = engine.build(model, backend, wanted)
         run.facts["engine"] = built.as_json()
         if not as_json:
