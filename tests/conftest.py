@@ -1,6 +1,9 @@
 """What holds for every test."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +15,10 @@ for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE
     os.environ.pop(name, None)
 for name in ("COLUMNS", "LINES", "COLORTERM", "GITHUB_ACTIONS"):
     os.environ.pop(name, None)
+
+# Engines and paces of the tests are theirs alone, in whatever process.
+os.environ["SPINE_CACHE"] = tempfile.mkdtemp(prefix="spine-cache-")
+atexit.register(shutil.rmtree, os.environ["SPINE_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -166,12 +166,11 @@ def read_manifest(path: Path) -> Manifest:
         raise ModelFileError(msg) from error
 
 
-def load_model(path: Path) -> Model:
-    """Load a model file, after proving that it is intact.
+def read_intact(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """Read a model file's manifest and weights, after proving that it is intact.
 
     Raises:
-        ModelFileError: damaged, hash mismatch, or an architecture that this
-            version does not know.
+        ModelFileError: damaged, or the hash of the weights is another.
     """
     manifest = read_manifest(path)
     try:
@@ -186,6 +185,17 @@ def load_model(path: Path) -> Model:
             f"its manifest says {manifest.tensors_sha256[:12]}"
         )
         raise ModelFileError(msg)
+    return manifest, tensors
+
+
+def load_model(path: Path) -> Model:
+    """Load a model file, after proving that it is intact.
+
+    Raises:
+        ModelFileError: damaged, hash mismatch, or an architecture that this
+            version does not know.
+    """
+    manifest, tensors = read_intact(path)
     network = _build(path, manifest, {k: v.shape for k, v in tensors.items()})
     try:
         result = network.load_state_dict(tensors, strict=False)

@@ -120,7 +120,7 @@ def build(name: str, backend: str = AUTO, wanted: Wanted | None = None) -> Kept:
         BackendError: the network cannot be exported or built.
         OutputError: the engine cannot be kept.
     """
-    asked = wanted or Wanted()
+    asked = wanted or Wanted("")
     name_of = chosen(backend, asked)
     planner = _planner(name_of)
     if not asked.precision:

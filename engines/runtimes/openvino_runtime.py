@@ -196,7 +196,7 @@ def doubled(network: nn.Module, example: Tensor) -> nn.Module | None:
     hooks = [
         module.register_forward_pre_hook(
             lambda module, given: (
-                first.append(module)  # type: ignore[arg-type]
+                first.append(module)
                 if given[0].data_ptr() == example.data_ptr()
                 else None
             )

@@ -21,7 +21,7 @@ Way = tuple[str, str]
 """Backend and precision."""
 
 NEVER = 1e9
-"""In place of the milliseconds of what could not be loaded."""
+"""In place of the milliseconds of what could not be loaded, or disagreed."""
 
 
 class Paces:

@@ -61,18 +61,20 @@ def parts_of_spine(
     parts, count = ndimage.label(spine, _TOUCHING)
     counts = np.bincount(parts.ravel(), minlength=count + 1)
     sizes_ml = (counts * (float(np.prod(spacing_mm)) / 1000)).astype(np.float64)
-    kept = {int(sizes_ml[1:].argmax()) + 1}
+    largest = int(sizes_ml[1:].argmax()) + 1
     boxes = ndimage.find_objects(parts)
-    waiting = {i for i in range(1, len(sizes_ml)) if sizes_ml[i] >= LEAST_ML} - kept
-    latest = kept
+    waiting = {i for i in range(1, len(sizes_ml)) if sizes_ml[i] >= LEAST_ML}
+    beside: dict[int, set[int]] = {index: set() for index in waiting | {largest}}
+    for index in waiting - {largest}:  # the others tell whom the largest is beside
+        for other in _near(parts, boxes[index - 1], index, spacing_mm, gap_mm):
+            if other in beside:
+                beside[index].add(other)
+                beside[other].add(index)
+    kept: set[int] = set()
+    latest = {largest}
     while latest:
-        near = set()
-        for index in latest:
-            found = _near(parts, boxes[index - 1], index, spacing_mm, gap_mm)
-            near |= found & waiting
-        kept = kept | near
-        waiting -= near
-        latest = near
+        kept |= latest
+        latest = {other for index in latest for other in beside[index]} - kept
     return parts, sizes_ml, kept
 
 

@@ -16,7 +16,7 @@ from engines.runtimes.runtime import Runtime
 from engines.segment import clean, slices, views
 from engines.segment.slices import Frame
 
-EVERY_MM = 8.0
+EVERY_MM = 10.0
 """Distance between the slices that are looked at."""
 
 MARGIN_MM = (24.0, 24.0, 60.0)

@@ -23,7 +23,7 @@ from engines.errors import LostDeviceError, SettingsError, SpineError
 from engines.files import require_writable, sha256_of, write_bytes, write_text
 from engines.geometry import Grid, cropped
 from engines.networks import shelf
-from engines.networks.manifest import Model
+from engines.networks.manifest import Model, read_intact
 from engines.preprocess import orient
 from engines.preprocess import prepare as steps
 from engines.preprocess.checks import require_scan
@@ -329,7 +329,12 @@ class SegmentRun:
             )
 
     def results(self) -> Iterator[CaseResult]:
-        """Label every case, in order, and yield its record."""
+        """Label every case, in order, and yield its record.
+
+        Raises:
+            ModelFileError: a model is damaged.
+            OutputError: the results cannot be written.
+        """
         require_writable(self.output)
         started = time.monotonic()
         todo: list[Found] = []
@@ -342,6 +347,8 @@ class SegmentRun:
                 self.log.add(settled)
                 yield settled
             if todo:
+                for one in self.models.values():
+                    read_intact(one.path)
                 self._loader.submit(self._load_early)
             yield from self._batch(todo)
         finally:

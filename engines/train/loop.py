@@ -25,6 +25,7 @@ from engines.errors import SettingsError, TrainingError
 from engines.files import replacing, require_writable, write_json, write_text
 from engines.networks import catalog, heads, pretrained, shelf
 from engines.networks.manifest import Manifest, save_model
+from engines.networks.snap import snapped
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
 from engines.train import data, distributed, feeder, losses, validate
@@ -332,7 +333,11 @@ class _Trainer:
             options=settings.network_options,
         )
         path = self.folder / f"{settings.name}.safetensors"
-        save_model(path, self._averaged(), manifest)
+        network = self._averaged().cpu()
+        if settings.bfloat16_weights:
+            spec = catalog.find(settings.network)
+            network = snapped(network, torch.zeros(spec.shape(2 * spec.stride)))
+        save_model(path, network, manifest)
         return path
 
     def _record(self, event: Event, *, draws: bool) -> None:

@@ -253,6 +253,8 @@ class TrainSettings:
         regulariser: what is added to the loss: ``l1``, the sum of the absolute weights
             of all convolutions and linear layers, ``l2``, half that of their squares,
             or ``none``; times ``regulariser_strength``.
+        bfloat16_weights: round the weights of the model file so that bfloat16 holds
+            them exactly; see ``engines.networks.snap``.
         hold_zeros: weights that are zero at the start stay so, as those that were
             pruned by silencing filters.
         average: decay of the running mean of the weights, which is what is saved;
@@ -305,6 +307,7 @@ class TrainSettings:
     warmup_steps: int = 100
     regulariser: str = "none"
     regulariser_strength: float = 1e-5
+    bfloat16_weights: bool = False
     hold_zeros: bool = False
     average: float = 0.99
     keep: str = "last"

@@ -16,11 +16,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from typer.testing import CliRunner, Result
 
+from engines.errors import LostDeviceError
 from engines.labels import REGION_CLASSES
 from engines.networks import shelf
 from engines.preprocess import orient
+from engines.runtimes import devices
+from engines.segment import segment
 from engines.volume import Volume
 from spinecli.app import app
 from tests import phantoms
@@ -449,7 +453,13 @@ def test_a_damaged_model_is_refused(small: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "status"),
-    [("--views", "oblique", 2), ("--precision", "float8", 2), ("--device", "tpu", 1)],
+    [
+        ("--views", "oblique", 2),
+        ("--precision", "float8", 2),
+        ("--device", "tpu", 1),
+        ("--backend", "abacus", 2),
+        ("--memory", "0", 2),
+    ],
 )
 def test_options_that_make_no_sense(
     option: str, value: str, status: int, small: Path, tmp_path: Path
@@ -458,6 +468,91 @@ def test_options_that_make_no_sense(
     assert result.exit_code == status
     assert value in result.stderr
     assert "hint:" in result.stderr
+
+
+def test_a_size_that_is_none_is_a_usage_error(small: Path, tmp_path: Path) -> None:
+    result = spine(small, "-o", tmp_path / "out", "--memory", "much")
+    assert result.exit_code == 2
+    assert "as in 4G" in result.stderr
+
+
+def test_a_backend_that_is_named_labels_as_torch_does(
+    small: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    masks = []
+    for backend in ("torch", "openvino"):
+        given = ("--backend", backend, "--precision", "float32", "--memory", "500M")
+        status, record = spine_json(small, "-o", tmp_path / backend, *given)
+        assert status == 0
+        assert (record["backend"], record["precision"]) == (backend, "float32")
+        mask = nib.load(record["cases"][0]["outputs"]["spine"])
+        masks.append(np.asarray(mask.dataobj))
+    assert record["gate"]["passed"]
+    assert record["gate"]["agreement"] >= 0.999
+    assert (masks[0] == masks[1]).mean() > 0.9999
+    stages = record["cases"][0]["seconds"]
+    assert stages["network"] > 0
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_a_backend_that_is_not_installed_is_told_before_anything_is_done(
+    precision: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.runtimes.backends.find_spec", lambda name: None)
+    options = ("--backend", "openvino", "--precision", precision)
+    status, record = spine_json(small, "-o", tmp_path / "out", *options)
+    assert status == 1
+    assert record["error"]["code"] == "missing_backend"
+    assert "pip install" in record["error"]["hint"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_that_is_required_and_not_there_is_an_error(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, record = spine_json(small, "-o", tmp_path / "out", "--require-gpu")
+    assert status == 1
+    assert record["error"]["code"] == "device"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_device_is_told_and_the_scan_finished(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = segment.segment_prepared
+    asked: list[str] = []
+
+    def losing(*given: Any, **named: Any) -> segment.Segmented:
+        asked.append(given[2].device)
+        if len(asked) == 1:
+            raise LostDeviceError("cuda:0 was lost: CUDA error")
+        return whole(*given, **named)
+
+    monkeypatch.setattr(segment, "segment_prepared", losing)
+    status, record = spine_json(small, "-o", tmp_path / "out")
+    assert status == 0
+    (case,) = record["cases"]
+    assert case["warnings"][0]["code"] == "device_lost"
+    assert asked == ["cpu", "cpu"]
+
+
+def test_several_devices_share_a_batch(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two names for the CPU stand for two GPUs."""
+    pair = [torch.device("cpu"), torch.device("cpu", 0)]
+    monkeypatch.setattr(devices, "pick_all", lambda name, gpu: pair)
+    for number in range(4):
+        shutil.copy(small, tmp_path / f"scan{number}.nii.gz")
+    status, record = spine_json(tmp_path, "-o", tmp_path / "out")
+    assert status == 0
+    assert [case["status"] for case in record["cases"]] == ["done"] * 4
+    masks = [nib.load(case["outputs"]["spine"]) for case in record["cases"]]
+    for mask in masks[1:]:
+        np.testing.assert_array_equal(mask.dataobj, masks[0].dataobj)
+    assert record["devices"] == ["cpu", "cpu:0"]
 
 
 PROGRAM = (
