@@ -250,11 +250,19 @@ class BenchRun:
                 Note("other_slices", told + "is not a slice of the other")
             )
 
+    def _named(self) -> list[str]:
+        """Return the options that name the one backend or precision asked for."""
+        wanted = self.settings
+        given = (("--backend", wanted.backends), ("--precision", wanted.precisions))
+        return [word for name, one in given if len(one) == 1 for word in (name, *one)]
+
     def _wholes(
         self, scans: Sequence[Path], found: Sequence[Found], folder: Path
     ) -> Iterator[CaseResult]:
         """Time whole processes in turns, each kind until it fails."""
-        ways: dict[str, Way] = {whole.KIND: partial(whole.segment, scans)}
+        ways: dict[str, Way] = {
+            whole.KIND: partial(whole.segment, scans, options=self._named())
+        }
         if self.settings.plain:
             files = [_as_nifti(one, folder / "in") for one in found]
             ways[plain.KIND] = partial(plain.segment, files)

@@ -13,8 +13,8 @@ from engines.errors import BenchError
 
 KIND = "segment"
 
-NETWORK_STAGES = ("network", "segment")
-"""The stage in which the network runs; the first of these that a record has."""
+NETWORK = "network"
+"""The stage in which the network runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,17 @@ class Once:
     facts: Mapping[str, Any]
 
 
-def segment(scans: Sequence[Path], model: Path, device: str, output: Path) -> Once:
+def segment(
+    scans: Sequence[Path],
+    model: Path,
+    device: str,
+    output: Path,
+    options: Sequence[str] = (),
+) -> Once:
     """Segment ``scans`` into ``output`` with a new process.
+
+    Args:
+        options: more of the command line.
 
     Raises:
         BenchError: a scan was not segmented.
@@ -46,6 +55,7 @@ def segment(scans: Sequence[Path], model: Path, device: str, output: Path) -> On
         *(sys.executable, "-m", "spinecli", "segment"),
         *(str(scan) for scan in scans),
         *("--output", str(output), "--model", str(model), "--device", device, "--json"),
+        *options,
     ]
     ended = timed(command)
     record = _record(ended)
@@ -77,7 +87,7 @@ def figures(runs: Sequence[Once]) -> dict[str, Any]:
     stages = {name: sum(scan.get(name, 0.0) for scan in scans) for name in names}
     busy = sum(stages.values())
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
-    network = next((stages[name] for name in NETWORK_STAGES if name in stages), None)
+    network = stages.get(NETWORK)
     return {
         "scans": len(scans),
         "repeats": len(runs),

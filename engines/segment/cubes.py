@@ -55,7 +55,7 @@ def probabilities(
         cube = np.full((edge,) * 3, np.float32(empty))
         inside = tuple(slice(0, n) for n in prepared[place].shape)
         cube[inside] = prepared[place]
-        given = runtime.predict(torch.from_numpy(cube)[None, None])[0]
+        given = runtime.predict(torch.from_numpy(cube)[None, None])[0].cpu()
         seen = window[inside]
         total[(slice(None), *place)] += given[(slice(1, None), *inside)] * seen
         weight[place] += seen

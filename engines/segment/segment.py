@@ -65,7 +65,7 @@ CALIBRATION_SLICES = 12
 FOOTPRINT = 5
 """Bytes of memory that a scan on its way takes for each that its voxels have."""
 
-PACKED = (".gz", ".zip", ".tgz")
+PACKED = (".gz", ".zip", ".tgz", ".bz2", ".xz")
 """Files whose voxels have about three times as many bytes as they have themselves."""
 
 COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}

@@ -52,7 +52,7 @@ def piece(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for ``spine segment``."""
 
-    def segment(scans: Sequence[Path], *_: object) -> Once:
+    def segment(scans: Sequence[Path], *_: object, **__: object) -> Once:
         stages = tuple({"read": 0.5, "network": 1.0} for _ in scans)
         masks = tuple(Path("nowhere") for _ in scans)
         return Once(2.0, stages, 2**30, masks, {"backend": "torch", "precision": "x"})
@@ -181,7 +181,7 @@ def test_one_that_is_not_installed_is_a_row_and_one_that_fails_ends_with_3(
 def test_a_run_in_which_nothing_works_ends_with_1(
     piece: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise BenchError("it broke")
 
     monkeypatch.setattr(whole, "segment", broken)
@@ -224,7 +224,7 @@ def test_a_folder_without_scans_is_an_error(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_measured(
     piece: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> Once:
+    def interrupted(*_: object, **__: object) -> Once:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(whole, "segment", interrupted)

@@ -40,7 +40,7 @@ def ways(
     ran: list[str] = []
 
     def way(kind: str, seconds: float, inside: int) -> Any:
-        def run(scans: Sequence[Path], *given: Any) -> Once:
+        def run(scans: Sequence[Path], *given: Any, **named: Any) -> Once:
             ran.append(kind)
             if kind == fails:
                 raise BenchError("it broke")
@@ -233,3 +233,20 @@ def test_ceilings_are_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     (told,) = run.facts()["ceilings"]
 
     assert told == {"precision": "float32", "gflops": 123.5, "size": 64, "tf32": False}
+
+
+def test_the_one_backend_asked_for_is_that_of_the_whole_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+
+    def segment(*given: Any, options: list[str]) -> Once:
+        asked.append(options)
+        raise BenchError("it broke")
+
+    monkeypatch.setattr(whole, "segment", segment)
+    monkeypatch.setattr(BenchRun, "_networks", lambda run, found: iter(()))
+    one = BenchSettings(backends=("torch",), precisions=("float32",), repeats=1)
+    list(BenchRun([CROP], one).results())
+    list(BenchRun([CROP], BenchSettings(repeats=1)).results())
+    assert asked == [["--backend", "torch", "--precision", "float32"], []]
