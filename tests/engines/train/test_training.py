@@ -67,6 +67,19 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert (tmp_path / "parts" / "curve.csv").read_text().count("\n") == 3
 
 
+def test_weights_are_those_that_bfloat16_holds_where_that_is_asked(
+    crop: Path, tmp_path: Path
+) -> None:
+    for wanted in (False, True):
+        settings = replace(TINY, steps=2, bfloat16_weights=wanted)
+        event = list(loop.train(settings, crop, tmp_path / str(wanted)))[-1]
+        assert event.model is not None
+        held = [value for value in weights(event.model).values() if value.dim() == 4]
+        exact = [torch.equal(value, value.bfloat16().float()) for value in held]
+        assert len(held) > 30
+        assert all(exact) is wanted
+
+
 def test_the_second_output_s_weight_changes_the_training(
     crop: Path, tmp_path: Path
 ) -> None:
