@@ -8,14 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.runtimes.runtime import Runtime
-from engines.segment import clean, views, windows
+from engines.segment import clean, locate, views, windows
 from engines.segment.slices import Frame
 
 FIRST = ("sagittal", "coronal", "axial")
 """Order of the views: a sagittal slice shows most of the spine, so it comes first."""
-
-ALONG = 2
-"""The axis along which slices are never cut, since the spine runs along it."""
 
 SEEN = 0.5
 """Probability in any view that counts as having seen spine."""
@@ -77,7 +74,7 @@ def _windows(
     inside = [axis for axis in range(3) if axis != across]
     margins = [
         shape[1 + place]
-        if axis == ALONG
+        if axis == locate.ALONG
         else round(windows.MARGIN_MM / spacing_mm[axis])
         for place, axis in enumerate(inside)
     ]

@@ -38,6 +38,9 @@ LEAST_VOXELS = 400
 
 Box = tuple[slice, slice, slice]
 
+ALONG = 2
+"""The axis that the spine runs along."""
+
 WHOLE: Box = (slice(None), slice(None), slice(None))
 
 
@@ -118,7 +121,9 @@ def outgrown(
 ) -> Box | None:
     """Return a wider box where ``spine`` reaches the side of ``place``.
 
-    The side of the scan itself counts for nothing. None when the box was wide enough.
+    Its ends reach the ends of the scan then, since a spine that goes on there may go on
+    for long. The side of the scan itself counts for nothing. None when the box was wide
+    enough.
 
     Args:
         spine: what was found in ``place``.
@@ -130,7 +135,7 @@ def outgrown(
     same = True
     for axis, margin_mm in enumerate(MARGIN_MM):
         size = shape[axis]
-        margin = round(margin_mm / spacing_mm[axis])
+        margin = size if axis == ALONG else round(margin_mm / spacing_mm[axis])
         start, stop, _ = place[axis].indices(size)
         held = np.asarray(spine.any(axis=_but(axis)))
         low = max(0, start - margin) if held[:2].any() else start
@@ -138,3 +143,15 @@ def outgrown(
         same &= (low, high) == (start, stop)
         wider.append(slice(low, high))
     return None if same else (wider[0], wider[1], wider[2])
+
+
+def carried(seen: NDArray[np.bool_], place: Box, wider: Box) -> NDArray[np.bool_]:
+    """Return what was ``seen`` in ``place`` as a part of ``wider``, which holds it."""
+    shape = tuple(side.stop - side.start for side in wider)
+    found = np.zeros(shape, bool)
+    there = tuple(
+        slice(side.start - whole.start, side.start - whole.start + count)
+        for side, whole, count in zip(place, wider, seen.shape, strict=True)
+    )
+    found[there] = seen
+    return found

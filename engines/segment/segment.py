@@ -62,6 +62,9 @@ PROBE_SLICES = 2
 CALIBRATION_SLICES = 12
 """Slices of each view that int8 is calibrated on, and then looked at by the gate."""
 
+MOST_WIDENED = 3
+"""Times that the box about the spine is widened, where the spine reaches its side."""
+
 FOOTPRINT = 5
 """Bytes of memory that a scan on its way takes for each that its voxels have."""
 
@@ -264,7 +267,7 @@ def _from_slices(
     values = torch.from_numpy(prepared.values).to(runtime.device)
     found = locate.spine(values, runtime, planes, spacing_mm, frame)
     box, seen = found.box, found.seen
-    while True:
+    for left in reversed(range(1 + MOST_WIDENED)):
         probability = fuse.probabilities(
             values[box],
             runtime,
@@ -277,9 +280,10 @@ def _from_slices(
         ).cpu()
         spine = (probability.sum(dim=0) > locate.SURE).numpy()
         wider = locate.outgrown(spine, box, prepared.grid.shape, spacing_mm)
-        if wider is None:
-            return box, probability
-        box, seen = wider, None
+        if wider is None or not left:
+            break
+        box, seen = wider, locate.carried(spine, box, wider)
+    return box, probability
 
 
 class SegmentRun:

@@ -96,10 +96,19 @@ def test_box_is_everything_where_hardly_any_spine_is_seen() -> None:
 def test_a_box_that_cuts_the_spine_is_widened_and_no_other() -> None:
     spine = np.zeros((40, 60, 10), bool)
     spine[12:20, 20:41, :] = True
-    place = (slice(5, 30), slice(10, 40), slice(None))
+    place = (slice(5, 30), slice(10, 40), slice(0, 10))
     wider = locate.outgrown(spine[place], place, spine.shape, (2.0, 2.4, 1.0))
     assert wider == (slice(5, 30), slice(10, 50), slice(0, 10))
     assert locate.outgrown(spine[wider], wider, spine.shape, (2.0, 2.4, 1.0)) is None
+    moved = locate.carried(spine[place], place, wider)
+    np.testing.assert_array_equal(moved[:, :30], spine[place])
+    assert not moved[:, 30:].any()
+    ended = (slice(5, 30), slice(10, 50), slice(2, 8))
+    assert locate.outgrown(spine[ended], ended, spine.shape, (2.0, 2.4, 9.0)) == (
+        slice(5, 30),
+        slice(10, 50),
+        slice(0, 10),
+    )
     whole = (slice(None), slice(None), slice(None))
     spine[:] = True
     assert locate.outgrown(spine, whole, spine.shape, (2.0, 2.4, 1.0)) is None
