@@ -23,7 +23,7 @@ from engines.errors import LostDeviceError, SettingsError, SpineError
 from engines.files import require_writable, sha256_of, write_bytes, write_text
 from engines.geometry import Grid, cropped
 from engines.networks import shelf
-from engines.networks.manifest import Model, read_intact
+from engines.networks.manifest import Manifest, Model, read_intact
 from engines.preprocess import orient
 from engines.preprocess import prepare as steps
 from engines.preprocess.checks import require_scan
@@ -215,6 +215,21 @@ def cube_edge(model: Model) -> int:
     return -(-max(model.manifest.patch, stride) // stride) * stride
 
 
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What a network says of a scan.
+
+    Attributes:
+        box: the part of the scan on the recipe's grid that was looked at.
+        probability: (classes - 1, R, A, S) of that part, on the CPU.
+        device: that computed it, and is to interpolate it.
+    """
+
+    box: locate.Box
+    probability: torch.Tensor
+    device: str
+
+
 def segment_prepared(
     prepared: Prepared,
     model: Model,
@@ -225,6 +240,18 @@ def segment_prepared(
     mark_uncertain: bool = False,
 ) -> Segmented:
     """Label one prepared scan on its own grid."""
+    inferred = infer(prepared, model, runtime, planes, told)
+    return label(prepared, inferred, model.manifest, mark_uncertain=mark_uncertain)
+
+
+def infer(
+    prepared: Prepared,
+    model: Model,
+    runtime: Runtime,
+    planes: Sequence[str],
+    told: Callable[[str], None] = lambda _: None,
+) -> Inferred:
+    """Run the network over one prepared scan."""
     box = locate.WHOLE
     if model.dimensions == 3:
         probability = cubes.probabilities(
@@ -237,19 +264,29 @@ def segment_prepared(
         )
     else:
         box, probability = _from_slices(prepared, model, runtime, planes, told)
-    part = prepared.cropped(box)
+    return Inferred(box, probability, runtime.device)
+
+
+def label(
+    prepared: Prepared,
+    inferred: Inferred,
+    manifest: Manifest,
+    *,
+    mark_uncertain: bool = False,
+) -> Segmented:
+    """Clean what the network said, in place, and bring it to the scan's own grid."""
+    part = prepared.cropped(inferred.box)
+    probability = inferred.probability
     cleaned = clean.clean(probability, part.grid.spacing_mm)
-    if dict(model.manifest.classes) in (REGIONS, VERTEBRAE):
-        classes = model.manifest.classes
-        levels.settle(probability, classes, part.grid.spacing_mm, part.hu)
-    told("native")
-    probability = probability.to(runtime.device)
+    if dict(manifest.classes) in (REGIONS, VERTEBRAE):
+        levels.settle(probability, manifest.classes, part.grid.spacing_mm, part.hu)
+    probability = probability.to(inferred.device)
     turned = native.labels(
         probability, part.grid, part.canonical, mark_uncertain=mark_uncertain
     )
     shown = np.zeros(prepared.grid.shape, np.uint8)
-    shown[box] = native.labels(probability, part.grid, part.grid)
-    held = orient.undo(turned, prepared.scan.grid, model.manifest.recipe.orientation)
+    shown[inferred.box] = native.labels(probability, part.grid, part.grid)
+    held = orient.undo(turned, prepared.scan.grid, manifest.recipe.orientation)
     return Segmented(held, prepared.hu, shown, cleaned)
 
 
@@ -459,26 +496,25 @@ class SegmentRun:
 
     def _work(
         self, job: batch.Job, read: tuple[Chosen, Prepared]
-    ) -> tuple[Chosen, Prepared, Segmented]:
+    ) -> tuple[Chosen, Prepared, Inferred]:
         chosen, prepared = read
         device = self._free.get()
         try:
-            done = self._labelled(job, chosen, prepared, device)
+            done = self._inferred(job, chosen, prepared, device)
         except LostDeviceError as error:
             if self.settings.require_gpu:
                 raise
             job.notes.append(Note(error.code, f"{error}; the CPU did this scan"))
             device = torch.device("cpu")
-            done = self._labelled(job, chosen, prepared, device)
+            done = self._inferred(job, chosen, prepared, device)
         finally:
-            self._free.put(device)
-        _note(job, done)
+            self._free.put(device)  # a lost one is not tried again
         return chosen, prepared, done
 
-    def _labelled(
+    def _inferred(
         self, job: batch.Job, chosen: Chosen, prepared: Prepared, device: torch.device
-    ) -> Segmented:
-        """Label a scan on one device."""
+    ) -> Inferred:
+        """Run the network over a scan on one device."""
         if str(device) not in chosen.choices:
             with job.timed("gate"):
                 chosen.choices[str(device)] = self._choose(chosen, prepared, device)
@@ -487,15 +523,14 @@ class SegmentRun:
             job.notes.append(Note("backend_refused", choice.reason))
         runtime = SturdyRuntime(choice.runtime)
         started = time.monotonic()
-        self.told(job.name, "segment")
+        self.told(job.name, "network")
         try:
-            return segment_prepared(
+            return infer(
                 prepared,
                 chosen.load(),
                 runtime,
                 chosen.views,
                 lambda stage: self.told(job.name, stage),
-                mark_uncertain=self.settings.mark_uncertain,
             )
         finally:
             spent = time.monotonic() - started
@@ -516,9 +551,17 @@ class SegmentRun:
         return choose(chosen.load(), device, precision, tried, backend)
 
     def _write(
-        self, job: batch.Job, made: tuple[Chosen, Prepared, Segmented], found: Found
+        self, job: batch.Job, made: tuple[Chosen, Prepared, Inferred], found: Found
     ) -> CaseResult:
-        chosen, prepared, done = made
+        chosen, prepared, inferred = made
+        with job.timed("label"):
+            done = label(
+                prepared,
+                inferred,
+                chosen.manifest,
+                mark_uncertain=self.settings.mark_uncertain,
+            )
+        _note(job, done)
         stem = found.name.rsplit("/", 1)[-1]
         folder = self.output / found.name
         preview = folder / (stem + PREVIEW_SUFFIX)

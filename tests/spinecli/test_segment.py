@@ -91,7 +91,7 @@ def test_json_keeps_the_contract(small: Path, tmp_path: Path) -> None:
     assert {
         "name", "input", "status", "outputs", "seconds", "warnings", "error",
     } <= set(case)  # fmt: skip
-    assert {"read", "segment", "write"} <= set(case["seconds"])
+    assert {"read", "network", "segment", "label", "write"} <= set(case["seconds"])
 
 
 def test_output_folder_holds_what_the_design_says(small: Path, tmp_path: Path) -> None:
@@ -521,16 +521,16 @@ def test_a_gpu_that_is_required_and_not_there_is_an_error(
 def test_a_lost_device_is_told_and_the_scan_finished(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = segment.segment_prepared
+    whole = segment.infer
     asked: list[str] = []
 
-    def losing(*given: Any, **named: Any) -> segment.Segmented:
+    def losing(*given: Any, **named: Any) -> segment.Inferred:
         asked.append(given[2].device)
         if len(asked) == 1:
             raise LostDeviceError("cuda:0 was lost: CUDA error")
         return whole(*given, **named)
 
-    monkeypatch.setattr(segment, "segment_prepared", losing)
+    monkeypatch.setattr(segment, "infer", losing)
     status, record = spine_json(small, "-o", tmp_path / "out")
     assert status == 0
     (case,) = record["cases"]
