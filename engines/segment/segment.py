@@ -59,6 +59,12 @@ PREVIEW_SUFFIX = "_preview.png"
 PROBE_SLICES = 2
 """Slices of each view that the parity gate looks at."""
 
+AROUND_THE_MIDDLE = {"sagittal": (0.4, 0.6), "coronal": (0.4, 0.6), "axial": (0, 1)}
+"""View -> between which shares of the bone the gate's slices lie: the spine is in the
+middle from side to side and from front to back, and goes through from end to end."""
+
+BONE_HU = 200.0
+
 CALIBRATION_SLICES = 12
 """Slices of each view that int8 is calibrated on, and then looked at by the gate."""
 
@@ -192,20 +198,25 @@ def probe(
 ) -> list[torch.Tensor]:
     """Return for the gate what the network is tried on.
 
-    It is a batch (N, 1, H, W) per view of slices with much bone, or one cube.
+    It is a batch (N, 1, H, W) per view of slices through the middle of the bone, where
+    the spine is, or one cube.
     """
     if model.dimensions == 3:
         edge = cube_edge(model)
         return [cubes.middle(prepared.values, edge, prepared.empty)]
     frame = frame_for(model, prepared)
+    of_ct = model.manifest.modality == "ct"
+    weight = prepared.hu > BONE_HU if of_ct else prepared.values - prepared.empty
     chosen = []
     for view in planes:
         stacked = views.stack(torch.from_numpy(prepared.values), view)
-        bone = stacked.sum(dim=(1, 2), dtype=torch.float64)
-        best = bone.argsort(descending=True, stable=True)[
-            :: max(1, len(bone) // (4 * count))
-        ]
-        chosen.append(frame.put(stacked[best[:count]]))
+        across = tuple(axis for axis in range(3) if axis != views.NORMALS[view])
+        below = np.cumsum(weight.sum(axis=across, dtype=np.float64))
+        low, high = AROUND_THE_MIDDLE[view]
+        shares = low + (high - low) * (np.arange(count) + 0.5) / count
+        places = np.searchsorted(below, shares * below[-1])
+        kept = np.unique(np.minimum(places, len(stacked) - 1))
+        chosen.append(frame.put(stacked[torch.from_numpy(kept)]))
     return chosen
 
 
