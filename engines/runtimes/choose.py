@@ -2,8 +2,7 @@
 
 How fast they are is measured once, on the first scan, and kept beside the engines, so
 that later runs try the fastest first. Whether it agrees with the reference is found out
-in every run, on its own scans. What disagreed when it was measured is not tried again
-unless it is asked for.
+in every run, on its own scans.
 """
 
 import statistics
@@ -20,7 +19,7 @@ from engines.networks.manifest import Model
 from engines.runtimes import backends, gate
 from engines.runtimes.devices import cpu_has_bfloat16
 from engines.runtimes.gate import Gate
-from engines.runtimes.paces import NEVER, Paces, Way
+from engines.runtimes.paces import Paces, Way
 from engines.runtimes.runtime import Runtime
 
 AUTO = "auto"
@@ -131,7 +130,7 @@ def choose(
         return Choice(reference, None, _alone(device, precision, backend))
     named = backend != AUTO or precision != AUTO
     trial = _Trial(model, device, probe, reference, fatal=backend != AUTO)
-    book = Paces(model, device, probe)
+    book = Paces(model, device)
     if named and backends.REFERENCE not in ways and len(ways) == 1:
         found = trial.of(ways[0], pace=False)
         return _settled([found], reference, trial, named=True)
@@ -144,7 +143,7 @@ def choose(
                 break
         return _settled(results, reference, trial, named=named, known=known)
     results = [trial.of(way, pace=True) for way in ways]
-    book.write({one.way: one.ms_per_slice if one.usable else None for one in results})
+    book.write({one.way: one.ms_per_slice for one in results})
     return _settled(results, reference, trial, named=named)
 
 
@@ -242,10 +241,6 @@ def _settled(
     if paced is not None:
         reason += f"; {paced:.1f} ms a slice, measured here"
     others = [one for one in results if one.way != best.way]
-    out = [way for way, ms in (known or {}).items() if ms >= NEVER]
-    if out:
-        told_out = ", ".join(f"{name} in {precision}" for name, precision in out)
-        reason += f"; {told_out} did not agree when it was measured"
     reason += "".join(f"; {_why_not(one)}" for one in others if not one.usable)
     slower = [one for one in others if one.usable and one.ms_per_slice]
     reason += "".join(

@@ -125,19 +125,33 @@ def test_paces_are_measured_once(table: pytest.MonkeyPatch) -> None:
     again = choose.choose(a_model(1), CPU, "auto", NOISE)
     assert again.runtime.backend == "torch"
     assert "2.0 ms a slice" in again.reason
+    table.setattr(torch, "get_num_threads", lambda: 99)
+    assert paces.Paces(a_model(1), CPU).read() == {}
+
+
+def test_what_disagreed_once_has_its_chance_with_other_scans(
+    table: pytest.MonkeyPatch,
+) -> None:
+    set_rows(table, a_row("wrong", "disagreeing"))
+    pace = {"wrong": 1.0, "torch": 2.0}
     table.setattr(choose, "_pace", lambda runtime, _: pace[runtime.backend])
-    other = [torch.zeros(2, 1, 16, 16)]
-    assert paces.Paces(a_model(1), CPU, other).read() == {}
+    table.setattr(Upside, "backend", "wrong")
+    for _ in range(2):
+        choice = choose.choose(a_model(1), CPU, "auto", NOISE)
+        assert choice.runtime.backend == "torch"
+        assert "wrong in bfloat16 failed the gate" in choice.reason
 
 
 def test_a_damaged_book_of_paces_is_written_anew(table: pytest.MonkeyPatch) -> None:
     book = paces.default_folder() / paces.FILE
     book.parent.mkdir(parents=True)
     book.write_text("[1,", encoding="utf-8")
-    kept = paces.Paces(a_model(1), CPU, NOISE)
+    kept = paces.Paces(a_model(1), CPU)
     assert kept.read() == {}
     kept.write({("torch", "float32"): 2.5})
     assert kept.read() == {("torch", "float32"): 2.5}
+    kept.write({("other", "int8"): None})
+    assert kept.read() == {("torch", "float32"): 2.5, ("other", "int8"): paces.NEVER}
 
 
 def test_a_backend_that_breaks_is_left_out_unless_it_was_named(
