@@ -227,7 +227,8 @@ def test_a_missing_library_is_named_with_what_installs_it(
         ((), Wanted(), "tensorrt"),
         ((), FOR_TWO, "tensorrt-rtx"),
         (("tensorrt",), Wanted(), "tensorrt-rtx"),
-        (("tensorrt", "tensorrt_rtx"), Wanted(), "tensorrt-rtx"),
+        (("tensorrt", "tensorrt_rtx"), Wanted(), "openvino"),
+        (("tensorrt", "tensorrt_rtx", "openvino"), Wanted(), "tensorrt-rtx"),
     ],
 )
 def test_which_backend_auto_is(
