@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from functools import partial
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -81,18 +81,20 @@ def spine(
 def main() -> None:
     """Run the program; a polite end from outside counts as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ended: list[object] = []
+    atexit.register(_leave, ended)  # what is registered after this runs before it
     try:
         app(prog_name="spine")
     except SystemExit as end:
-        _leave(end.code)
+        ended.append(end.code)
+        raise
 
 
-def _leave(code: str | int | None) -> NoReturn:
+def _leave(ended: list[object]) -> None:
     """End at once: taking apart all that was loaded would take another second."""
-    if isinstance(code, str):
-        sys.exit(code)
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # a pipe that was closed
-            stream.flush()
-    os._exit(code or 0)
+    code = ended[-1] if ended else ""
+    if code is None or isinstance(code, int):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # a pipe that was closed
+                stream.flush()
+        os._exit(code or 0)

@@ -7,7 +7,7 @@ import pytest
 from engines import doctor
 from engines.doctor import Finding
 from engines.networks import shelf
-from engines.runtimes import backends
+from engines.runtimes import backends, devices
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -47,9 +47,9 @@ def test_the_limit_of_a_container_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(doctor, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(devices, "CGROUP_LIMIT", limit)
     limit.write_text("max\n")
-    whole = doctor.memory_gib()
+    whole = devices.memory_gib()
     limit.write_text(f"{2**31}\n")
 
     (found,) = doctor.memory()
