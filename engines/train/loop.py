@@ -177,8 +177,7 @@ class _Trainer:
         self.device = pick(device)
         self.solid = catalog.find(settings.network).dimensions == 3
         self.network = network.to(self.device)
-        if not self.solid:
-            self.network.to(memory_format=torch.channels_last)
+        _channels_last(self.network)
         self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimizer = _optimizer(settings, self.network)
         self.loss = losses.make(settings)
@@ -264,9 +263,8 @@ class _Trainer:
         return total
 
     def _loss(self, images: Images, targets: Targets) -> Tensor:
-        image = torch.from_numpy(images).to(self.device)
-        if not self.solid:
-            image = image.to(memory_format=torch.channels_last)
+        last = torch.channels_last_3d if self.solid else torch.channels_last
+        image = torch.from_numpy(images).to(self.device, memory_format=last)
         target = torch.from_numpy(targets).to(self.device).long()
         low = torch.autocast(self.device.type, torch.bfloat16, enabled=self._low())
         try:
@@ -476,6 +474,15 @@ def _parent(settings: TrainSettings) -> dict[str, str] | None:
         return None
     model = shelf.load(settings.parent)
     return {"name": model.manifest.name, "sha256": model.sha256}
+
+
+def _channels_last(network: nn.Module) -> None:
+    """Lay out the kernels of ``network`` as the CPU's convolutions take them."""
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        elif weight.ndim == 5:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _optimizer(settings: TrainSettings, network: nn.Module) -> torch.optim.Optimizer:

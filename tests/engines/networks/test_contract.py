@@ -1,7 +1,7 @@
 """What every row of the catalogue keeps: grid, learning, files, ONNX, engines."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def row(request: pytest.FixtureRequest) -> Row:
 
 
 @pytest.fixture(scope="module")
-def saved(row: Row, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(row: Row, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     spec, network = row
     recipe = RECIPES[spec.recipe]
     manifest = Manifest(
@@ -49,7 +49,8 @@ def saved(row: Row, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("models") / "m.safetensors"
     save_model(path, network, manifest, half=False)
-    return path
+    yield path
+    path.unlink()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ over channels are taken over those that are left.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def cut(request: pytest.FixtureRequest) -> Cut:
 
 
 @pytest.fixture(scope="module")
-def saved(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     recipe = RECIPES[cut.spec.recipe]
     manifest = Manifest(
         "small",
@@ -79,7 +79,8 @@ def saved(cut: Cut, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("models") / "small.safetensors"
     save_model(path, cut.small, manifest, half=False)
-    return path
+    yield path
+    path.unlink()
 
 
 def test_nothing_but_the_removed_filters_is_missing(cut: Cut) -> None:
