@@ -33,8 +33,17 @@ DISC_DIRECTORY = "DICOMDIR"
 
 DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
 
-LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*")
+LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*", "*.seg.nrrd")
 """How label maps are called; they are results or truth, never scans."""
+
+STRUCTURE_FOLDER = "segmentations"
+"""What TotalSegmentator calls the folder of a case's structures."""
+
+LABEL_MAP_FOLDERS = (STRUCTURE_FOLDER, "labelsTr", "labelsTs")
+"""Folders that hold label maps alone; the others are nnU-Net's."""
+
+FLAT_MASK = "_seg"
+"""How the masks of VerSe's challenge files, which lie beside their scans, end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +222,16 @@ def is_label_map(path: Path) -> bool:
     return any(fnmatchcase(path.name, pattern) for pattern in LABEL_MAP_PATTERNS)
 
 
+def _holds_labels(path: Path) -> bool:
+    """Say whether an image file is a label map, by its name and where it lies."""
+    if is_label_map(path) or path.parent.name in LABEL_MAP_FOLDERS:
+        return True
+    scan = stem_of(path).removesuffix(FLAT_MASK)
+    if scan == stem_of(path):
+        return False
+    return any((path.parent / f"{scan}{suffix}").exists() for suffix in SUFFIXES)
+
+
 def _disc(path: Path) -> Path:
     """Return the folder of a disc for its directory file, else ``path``."""
     directory = path.name.upper() == DISC_DIRECTORY and path.is_file()
@@ -240,7 +259,7 @@ def _at(place: _Place, folder: Path, search: _Search, *held: Unpacked) -> list[F
 
 def _left_out(label_maps: int, other_dicom: int) -> str:
     counted = (
-        (label_maps, "label map(s) (*_msk.*, *_seg-*)"),
+        (label_maps, "label map(s), by name or folder"),
         (other_dicom, "DICOM localizer(s) or object(s) without an image"),
     )
     told = [f"{count} {what}" for count, what in counted if count]
@@ -313,7 +332,7 @@ def _image(
 ) -> Iterator[Found]:
     if path.name.startswith(TEMPORARY_PREFIX) or not search.images:
         return
-    if is_label_map(path):
+    if _holds_labels(path):
         search.label_maps += 1
         return
     files = (path, *voxel_file(path))

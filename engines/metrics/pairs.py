@@ -18,14 +18,11 @@ from pathlib import Path
 from engines.errors import MaskError, NotFoundError, SettingsError, SpineError
 from engines.labels import STRUCTURES
 from engines.results import Note
-from engines.scans import is_label_map
+from engines.scans import STRUCTURE_FOLDER, is_label_map
 from engines.volume import stem_of, suffix_of
 
 PREFERRED_KINDS = ("spine", "vert")
 """What is compared when a case has several label maps: ``_seg-KIND``."""
-
-STRUCTURE_FOLDER = "segmentations"
-"""What TotalSegmentator calls the folder of a case's structures."""
 
 CSV_COLUMNS = ("prediction", "truth")
 

@@ -22,19 +22,13 @@ from engines.preprocess.layout_nnunet import find_nnunet
 from engines.preprocess.layout_pairs import CSV_SUFFIX, find_pairs
 from engines.preprocess.mask_files import MaskFiles, by_scheme
 from engines.preprocess.masks import DERIVATIVES, RAWDATA, base_of, masks_of
-from engines.scans import is_label_map
+from engines.scans import FLAT_MASK, STRUCTURE_FOLDER, is_label_map
 from engines.volume import stem_of
 
 Finder = Callable[[DataSet], Findings]
 
-STRUCTURE_FOLDER = "segmentations"
-"""What TotalSegmentator calls the folder of a case's structures."""
-
 SCANS = {"ct": "ct", "mri": "mr"}
 """What TotalSegmentator calls the scan of a case -> modality."""
-
-FLAT_MASK = "_seg"
-"""How the masks of VerSe's challenge files end."""
 
 _PARTIAL = 100
 """What SPIDER adds to the id of a vertebra that is only partly in view."""

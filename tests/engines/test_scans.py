@@ -70,6 +70,23 @@ def test_label_maps_hidden_files_and_parts_are_left_out(tmp_path: Path) -> None:
     assert names(find_scans([tmp_path])) == ["x_ct"]
 
 
+def test_label_maps_of_downloaded_data_sets_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "s0001/ct.nii.gz", "s0001/segmentations/vertebrae_L1.nii.gz")
+    touch(tmp_path, "nnunet/imagesTr/a_0000.nii.gz", "nnunet/labelsTr/a.nii.gz")
+    touch(tmp_path, "verse/verse004.nii.gz", "verse/verse004_seg.nii.gz")
+    touch(tmp_path, "slicer/x.nrrd", "slicer/Segmentation.seg.nrrd")
+
+    assert names(find_scans([tmp_path])) == [
+        *("nnunet/imagesTr/a_0000", "s0001/ct", "slicer/x", "verse/verse004")
+    ]
+
+
+def test_a_scan_called_like_a_label_map_of_nothing_is_a_scan(tmp_path: Path) -> None:
+    touch(tmp_path, "knee_seg.nii.gz")
+
+    assert names(find_scans([tmp_path])) == ["knee_seg"]
+
+
 def test_folder_of_label_maps_holds_no_scans(tmp_path: Path) -> None:
     touch(tmp_path / "m", "x_seg-vert_msk.nii.gz", "y_msk.nii")
     touch(tmp_path / "n", "z.nii")
@@ -78,7 +95,7 @@ def test_folder_of_label_maps_holds_no_scans(tmp_path: Path) -> None:
     assert (first.name, second.name) == ("m", "z")
     assert isinstance(first.problem, NotFoundError)
     assert str(first.problem) == (
-        f"no scans under {tmp_path / 'm'}; left out: 2 label map(s) (*_msk.*, *_seg-*)"
+        f"no scans under {tmp_path / 'm'}; left out: 2 label map(s), by name or folder"
     )
 
 
