@@ -4,11 +4,16 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from engines.errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
 
 TEMPORARY_PREFIX = ".spine-part-"
 """How a file is called while it is being written, beside its final name."""
@@ -24,7 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder or the disk does not take the file.
     """
-    part = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    # On a cluster, processes of several machines have the same number.
+    own = f"{os.getpid()}-{secrets.token_hex(3)}"
+    part = path.with_name(f"{TEMPORARY_PREFIX}{own}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -35,6 +42,21 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes that hold ``folder`` too waiting until the block ends.
+
+    Where the folder is not there, or the system knows no locks, nobody waits.
+    """
+    with contextlib.ExitStack() as at_the_end:
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                opened = os.open(folder, os.O_RDONLY)
+                at_the_end.callback(os.close, opened)
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """The record of a run: ``spine-run.json``, kept up to date case by case.
 
 Cases of earlier runs into the same folder stay in it, so that a case is skipped
-only when its input, the model and the settings are those it was made with.
+only when its input, the model and the settings are those it was made with. Runs that
+share a folder at the same time, as the jobs of an array do, keep each other's cases.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any
 
 from engines import __version__
 from engines.errors import OutputError
-from engines.files import write_json, write_text
+from engines.files import held, write_json, write_text
 from engines.results import CaseResult
 
 NAME = "spine-run"
@@ -71,15 +72,15 @@ class RunLog:
         """
         with self._lock:
             self.header |= facts
-            self._save()
-            write_text(self.path.with_suffix(".csv"), _table(self._all()))
+            self._save(table=True)
 
-    def _save(self) -> None:
-        write_json(self.path, {**self.header, "cases": self._all()})
-
-    def _all(self) -> list[dict[str, Any]]:
-        merged = {**self.earlier, **self.cases}
-        return [merged[name] for name in sorted(merged)]
+    def _save(self, *, table: bool = False) -> None:
+        with held(self.path.parent):
+            merged = {**self.earlier, **_earlier(self.path), **self.cases}
+            cases = [merged[name] for name in sorted(merged)]
+            write_json(self.path, {**self.header, "cases": cases})
+            if table:
+                write_text(self.path.with_suffix(".csv"), _table(cases))
 
     def _relative(self, record: dict[str, Any]) -> dict[str, Any]:
         """Name outputs from the folder of the record, which may be moved as one."""

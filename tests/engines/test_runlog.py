@@ -2,6 +2,9 @@
 
 import csv
 import json
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from engines.results import CaseResult, Note, Problem
@@ -24,6 +27,14 @@ def done(folder: Path, name: str) -> CaseResult:
     )
 
 
+def a_job(folder: Path, name: str) -> None:
+    log = RunLog(folder, {"command": name})
+    for case in range(8):
+        log.add(done(folder, f"{name}{case}"))
+        time.sleep(0.005)
+    log.finish()
+
+
 def test_records_of_earlier_runs_stay(tmp_path: Path) -> None:
     first = RunLog(tmp_path, {"command": "one"})
     first.add(done(tmp_path, "a"))
@@ -33,6 +44,16 @@ def test_records_of_earlier_runs_stay(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "spine-run.json").read_text())
     assert [case["name"] for case in record["cases"]] == ["a", "b"]
     assert (record["command"], record["seconds"]) == ("two", 3)
+
+
+def test_runs_at_the_same_time_keep_each_other_s_cases(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, get_context("spawn")) as jobs:
+        assert [*jobs.map(a_job, [tmp_path] * 3, "abc")] == [None] * 3
+    record = json.loads((tmp_path / "spine-run.json").read_text())
+    expected = [f"{job}{case}" for job in "abc" for case in range(8)]
+    assert [case["name"] for case in record["cases"]] == expected
+    with (tmp_path / "spine-run.csv").open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == expected
 
 
 def test_only_the_very_same_making_is_skipped(tmp_path: Path) -> None:
