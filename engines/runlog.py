@@ -10,14 +10,14 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engines import __version__
 from engines.errors import OutputError
 from engines.files import held, write_json, write_text
-from engines.results import CaseResult
+from engines.results import CaseResult, Note
 
 NAME = "spine-run"
 CSV_COLUMNS = (
@@ -57,6 +57,26 @@ class RunLog:
         here = all((self.path.parent / path).is_file() for path in outputs.values())
         return record if outputs and here else None
 
+    def skipped(
+        self, record: Mapping[str, Any], where: str, details: Collection[str]
+    ) -> CaseResult:
+        """Return the result of a case that an earlier run did.
+
+        Args:
+            record: what ``made_by`` returned.
+            where: the input, as it is called now.
+            details: the further keys of the record that hold for the case still.
+        """
+        folder = self.path.parent
+        return CaseResult(
+            record["name"],
+            where,
+            "skipped",
+            {kind: str(folder / path) for kind, path in record["outputs"].items()},
+            warnings=tuple(Note(**note) for note in record["warnings"]),
+            details={key: record[key] for key in details if key in record},
+        )
+
     def add(self, result: CaseResult) -> None:
         """Record a case and save; a full disk is told by ``finish``, not here."""
         with self._lock:
@@ -64,23 +84,27 @@ class RunLog:
             with contextlib.suppress(OutputError):
                 self._save()
 
-    def finish(self, **facts: Any) -> None:  # noqa: ANN401
+    def finish(self, **facts: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         """Put ``facts`` into the header and save the record and its table.
+
+        Returns:
+            The cases in it, those of other runs into the folder too.
 
         Raises:
             OutputError: they cannot be written.
         """
         with self._lock:
             self.header |= facts
-            self._save(table=True)
+            return self._save(table=True)
 
-    def _save(self, *, table: bool = False) -> None:
+    def _save(self, *, table: bool = False) -> list[dict[str, Any]]:
         with held(self.path.parent):
             merged = {**self.earlier, **_earlier(self.path), **self.cases}
             cases = [merged[name] for name in sorted(merged)]
             write_json(self.path, {**self.header, "cases": cases})
             if table:
                 write_text(self.path.with_suffix(".csv"), _table(cases))
+        return cases
 
     def _relative(self, record: dict[str, Any]) -> dict[str, Any]:
         """Name outputs from the folder of the record, which may be moved as one."""

@@ -23,7 +23,7 @@ from engines.errors import (
     UnreadableError,
 )
 from engines.files import require_writable, sha256_of, write_json
-from engines.results import CaseResult, Note, Problem
+from engines.results import CaseResult, Problem
 from engines.runlog import RunLog
 from engines.scans import Found, survey
 from engines.volume import write_scan
@@ -184,13 +184,7 @@ class ConvertRun:
         record = self._log.made_by(case.name, self._fingerprint(case))
         if record is None:
             return None
-        outputs = {k: str(self.output / v) for k, v in record["outputs"].items()}
-        notes = tuple(Note(**note) for note in record["warnings"])
-        known = {"made_from", "volume"}
-        details = {key: record[key] for key in known if key in record}
-        return CaseResult(
-            case.name, where, "skipped", outputs, warnings=notes, details=details
-        )
+        return self._log.skipped(record, where, ("made_from", "volume"))
 
     def _fingerprint(self, case: _Case) -> dict[str, Any]:
         """Return all that the result depends on; files are hashed once."""

@@ -237,14 +237,7 @@ class PrepareRun:
         record = self._log.made_by(case.name, self._fingerprint(case))
         if record is None:
             return None
-        outputs = {k: str(self.output / v) for k, v in record["outputs"].items()}
-        notes = tuple(Note(**note) for note in record["warnings"])
-        details: dict[str, Any] = {
-            k: record[k] for k in ("made_from", "prepared") if k in record
-        }
-        return CaseResult(
-            case.name, where, "skipped", outputs, warnings=notes, details=details
-        )
+        return self._log.skipped(record, where, ("made_from", "prepared"))
 
     def _settings(self, case: Case) -> PrepareSettings:
         """Return how a case is prepared."""

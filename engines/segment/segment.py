@@ -8,7 +8,7 @@ import contextlib
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -405,10 +405,10 @@ class SegmentRun:
             yield from self._batch(todo)
         finally:
             self._loader.shutdown(wait=False, cancel_futures=True)
-            self.log.finish(
+            cases = self.log.finish(
                 **self.facts(), seconds=round(time.monotonic() - started, 2)
             )
-            write_text(self.output / "index.html", self._page())
+            write_text(self.output / "index.html", self._page(cases))
 
     def facts(self) -> dict[str, Any]:
         """Return model, backend, device, precision and gate for the run record.
@@ -632,13 +632,8 @@ class SegmentRun:
         if chosen is None or record is None:
             return None
         self.used[found.name] = chosen
-        outputs = {k: str(self.output / v) for k, v in record["outputs"].items()}
-        notes = tuple(Note(**note) for note in record["warnings"])
-        known = {"made_from", "model", "volume_ml", "views"}
-        details = {k: v for k, v in record.items() if k in known}
-        return CaseResult(
-            found.name, where, "skipped", outputs, warnings=notes, details=details
-        )
+        known = ("made_from", "model", "volume_ml", "views")
+        return self.log.skipped(record, where, known)
 
     def _fingerprint(self, found: Found, chosen: Chosen) -> dict[str, Any]:
         """Return all that the result depends on."""
@@ -662,7 +657,7 @@ class SegmentRun:
                 return "unreadable"
         return self.contents[found.name]
 
-    def _page(self) -> str:
+    def _page(self, cases: Sequence[Mapping[str, Any]]) -> str:
         facts = self.facts()
         used = [one for one in self.models.values() if one in self.used.values()]
         told = [
@@ -674,9 +669,7 @@ class SegmentRun:
             f"spine {__version__}, {facts['backend']} on {facts['device']}",
             "Colours mark the spine. A mask is a proposal: look at it before use.",
         ]
-        return run_page.html(
-            self.output, "Spine segmentation", told, list(self.log.cases.values())
-        )
+        return run_page.html(self.output, "Spine segmentation", told, cases)
 
 
 def footprint(found: Found) -> int:

@@ -94,6 +94,19 @@ def test_json_keeps_the_contract(small: Path, tmp_path: Path) -> None:
     assert {"read", "network", "segment", "label", "write"} <= set(case["seconds"])
 
 
+def test_page_and_table_hold_what_other_jobs_put_into_the_folder(
+    small: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert spine(small, "-o", out).exit_code == 0
+    (tmp_path / "broken.nii.gz").write_bytes(b"no scan")
+    assert spine(tmp_path / "broken.nii.gz", "-o", out).exit_code == 1
+    page = (out / "index.html").read_text()
+    assert "piece/piece_preview.png" in page
+    assert "broken" in page
+    assert "piece" in (out / "spine-run.csv").read_text()
+
+
 def test_output_folder_holds_what_the_design_says(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert spine(small, "-o", out).exit_code == 0
