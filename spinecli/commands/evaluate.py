@@ -121,6 +121,8 @@ Inner = Annotated[
     ),
 ]
 
+NSD_TOLERANCE_MM = 1.0
+
 
 def evaluate(
     predictions: Predictions = None,
@@ -131,7 +133,7 @@ def evaluate(
     binary: Binary = False,
     scheme: SchemeOption = None,
     truth_scheme: TruthScheme = None,
-    tolerance_mm: Tolerance = 1.0,
+    tolerance_mm: Tolerance = NSD_TOLERANCE_MM,
     resample: Resample = False,
     slices: Slices = False,
     compare: Compare = None,
@@ -187,6 +189,7 @@ def evaluate(
                 "--pairs": pairs,
                 "--binary": binary,
                 "--scheme": scheme,
+                "--tolerance-mm": tolerance_mm != NSD_TOLERANCE_MM,
                 "--truth-scheme": truth_scheme,
                 "--resample": resample,
                 "--slices": slices,

@@ -669,6 +669,7 @@ def test_robustness(tmp_path: Path) -> None:
     ("options", "told"),
     [
         (["--robustness", "--binary"], "--binary and --robustness do not go together"),
+        (["--robustness", "--tolerance-mm", "2"], "--tolerance-mm and --robustness do"),
         (["--robustness", "--only", "rust"], "no alteration is called 'rust'"),
         (["--robustness", "--model", "nothing"], "no model is called 'nothing'"),
         (["--only", "metal"], "--only chooses alterations"),
