@@ -126,7 +126,7 @@ class Pruning:
         mark = json.loads(json.dumps(self._mark()))
         if path.exists() and not restart:
             if json.loads(path.read_text(encoding="utf-8")) != mark:
-                msg = f"{self.folder} holds a pruning with other settings"
+                msg = f"{self.folder} holds a pruning with other settings or scans"
                 raise SettingsError(msg, hint="Name another -o, or give --restart.")
             return
         for old in self.folder.rglob("*"):
@@ -163,7 +163,7 @@ class Pruning:
             "settings": self.settings.as_json(),
             "plan": sha256_of(given) if given else "",
             "training": self.training.as_json(),
-            "scans": {part: self.scans.names(part) for part in self.scans.dealt},
+            "scans": {part: self.scans.contents(part) for part in self.scans.dealt},
         }
 
     def _groups(self, network: nn.Module) -> list[Group]:

@@ -18,7 +18,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from engines import geometry, labels
-from engines.errors import MaskError, TrainingError
+from engines.errors import MaskError, TrainingError, UnreadableError
+from engines.files import sha256_of
 from engines.preprocess import intensity, resample
 from engines.preprocess import split as subjects
 from engines.preprocess.intensity import Line
@@ -176,6 +177,22 @@ class Scans:
     def names(self, part: str) -> list[str]:
         """Return what the scans of a part are called."""
         return [pair.name for pair in self.dealt[part]]
+
+    def contents(self, part: str) -> dict[str, str]:
+        """Return SHA-256 of the files of each scan of a part, by its name.
+
+        Raises:
+            UnreadableError: a file cannot be read.
+        """
+        found = {}
+        for pair in self.dealt[part]:
+            files = [path for path in (pair.image, pair.mask) if path is not None]
+            try:
+                found[pair.name] = sha256_of(*files)
+            except OSError as error:
+                msg = f"{pair.name}: cannot be read ({error.strerror})"
+                raise UnreadableError(msg) from error
+        return found
 
     def forget(self) -> None:
         """Leave the memory that the scans take."""

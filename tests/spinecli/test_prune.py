@@ -137,6 +137,12 @@ def test_an_interrupted_pruning_goes_on(
     assert "other settings" in json.loads(refused.stdout)["error"]["message"]
     assert spine(*how, "--criterion", "random", "--restart").exit_code == 0
     assert out.read_bytes() != before
+    scan = nib.load(crop / "one_ct.nii.gz")
+    brighter = nib.Nifti1Image(np.asarray(scan.dataobj) + 1, scan.affine)
+    nib.save(brighter, crop / "one_ct.nii.gz")
+    refused = spine(*how, "--criterion", "random")
+    assert refused.exit_code == 2
+    assert "other settings or scans" in json.loads(refused.stdout)["error"]["message"]
 
 
 def test_a_plan_is_written_changed_and_applied(
