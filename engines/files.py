@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: the folder or the disk does not take the file.
     """
     # On a cluster, processes of several machines have the same number.
-    own = f"{os.getpid()}-{secrets.token_hex(3)}"
+    own = f"{os.getpid()}.{secrets.token_hex(3)}"
     part = path.with_name(f"{TEMPORARY_PREFIX}{own}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         msg = f"cannot write to {folder}: {error.strerror or error}"
         raise OutputError(msg) from error
