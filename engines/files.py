@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engines.errors import OutputError
 
@@ -44,19 +44,44 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep other processes that hold ``folder`` too waiting until the block ends.
+def lock(path: Path, *, wait: bool = True) -> BinaryIO:
+    """Return the lock file, locked until it is closed.
 
-    Where the folder is not there, or the system knows no locks, nobody waits.
+    Raises:
+        BlockingIOError: another holds it, and ``wait`` is false.
+        OSError: it cannot be made, or the file system knows no locks.
     """
-    with contextlib.ExitStack() as at_the_end:
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):
-                opened = os.open(folder, os.O_RDONLY)
-                at_the_end.callback(os.close, opened)
-                fcntl.flock(opened, fcntl.LOCK_EX)
+    while True:
+        file = path.open("ab")
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Whoever held it may have removed it, and a third made it anew.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    return file
+        except OSError:
+            file.close()
+            raise
+        file.close()
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes that hold ``path`` too waiting until the block ends.
+
+    Where the folder takes no file, or the system knows no locks, nobody waits.
+    """
+    lying = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.lock")
+    file = None
+    with contextlib.suppress(OSError):
+        file = lock(lying)
+    try:
         yield
+    finally:
+        if file is not None:
+            with file, contextlib.suppress(OSError):
+                lying.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

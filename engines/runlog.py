@@ -84,7 +84,7 @@ class RunLog:
             with contextlib.suppress(OutputError):
                 self._save()
 
-    def finish(self, **facts: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    def finish(self, **facts: object) -> list[dict[str, Any]]:
         """Put ``facts`` into the header and save the record and its table.
 
         Returns:
@@ -98,7 +98,7 @@ class RunLog:
             return self._save(table=True)
 
     def _save(self, *, table: bool = False) -> list[dict[str, Any]]:
-        with held(self.path.parent):
+        with held(self.path):
             merged = {**self.earlier, **_earlier(self.path), **self.cases}
             cases = [merged[name] for name in sorted(merged)]
             write_json(self.path, {**self.header, "cases": cases})

@@ -14,15 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from engines import __version__
 from engines.errors import OutputError, SettingsError
-from engines.files import TEMPORARY_PREFIX, write_bytes, write_json
+from engines.files import TEMPORARY_PREFIX, lock, write_bytes, write_json
 from engines.results import Note
-
-if sys.platform != "win32":
-    import fcntl
 
 VARIABLE = "SPINE_CACHE"
 """Environment variable: the folder that engines are kept in."""
@@ -246,7 +243,7 @@ class Cache:
         path = self.folder / f"{name}{LOCK}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = _lock(path, wait=wait)
+            file = lock(path, wait=wait)
         except BlockingIOError:
             yield False
             return
@@ -285,24 +282,3 @@ def stem(title: str, key: Key) -> str:
     """Return how the files of an engine are called, without their suffix."""
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in title)
     return f"{plain}-{key.backend}-{key.precision}-{key.digest[:12]}"
-
-
-def _lock(path: Path, *, wait: bool) -> BinaryIO:
-    """Return the lock file, locked until it is closed.
-
-    Raises:
-        BlockingIOError: another holds it, and ``wait`` is false.
-        OSError: it cannot be made, or the file system knows no locks.
-    """
-    while True:
-        file = path.open("ab")
-        try:
-            if sys.platform != "win32":
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Whoever held it may have removed it, and a third made it anew.
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-        except OSError:
-            file.close()
-            raise
-        file.close()

@@ -231,7 +231,7 @@ def test_a_read_only_cache_gives_what_it_has(
     def locked(path: Path, *, wait: bool) -> None:
         raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), path)
 
-    monkeypatch.setattr(cache, "_lock", locked)
+    monkeypatch.setattr(cache, "lock", locked)
 
     assert kept.fetch("m", KEY, refuse).blob == BLOB
 
