@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 # What a CI service says of its terminal decides colours and widths; the tests that
@@ -15,6 +16,10 @@ for name in ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE
     os.environ.pop(name, None)
 for name in ("COLUMNS", "LINES", "COLORTERM", "GITHUB_ACTIONS"):
     os.environ.pop(name, None)
+
+# How fast an example runs says nothing on a busy machine.
+hypothesis.settings.register_profile("any-speed", deadline=None)
+hypothesis.settings.load_profile("any-speed")
 
 # Engines and paces of the tests are theirs alone, in whatever process.
 os.environ["SPINE_CACHE"] = tempfile.mkdtemp(prefix="spine-cache-")

@@ -34,7 +34,7 @@ from engines.networks.manifest import Model, load_model
 from engines.preprocess import orient, resample
 from engines.preprocess.prepare import normalised, target_grid
 from engines.segment import clean, levels, views
-from engines.segment.segment import REGIONS, VERTEBRAE
+from engines.segment.models import IN_ORDER
 from engines.volume import Volume
 
 KIND = "plain"
@@ -93,7 +93,7 @@ def labels(
         probability = _probabilities(values, model, device)
     with _timed(seconds, "clean"):
         clean.clean(probability, grid.spacing_mm)
-        if dict(classes) in (REGIONS, VERTEBRAE):
+        if dict(classes) in IN_ORDER:
             levels.settle(probability, classes, grid.spacing_mm, hu)
     with _timed(seconds, "native"):
         winner = _winner(probability.numpy(), grid, turned.grid)

@@ -101,8 +101,10 @@ def settle(
     classes: Mapping[str, int],
     spacing: Spacing,
     hu: NDArray[np.float32] | None = None,
-) -> None:
-    """Give each voxel of the spine the class of its vertebra alone, in place.
+    *,
+    into: Mapping[str, int] | None = None,
+) -> Tensor:
+    """Give each voxel of the spine the class of its vertebra alone.
 
     Args:
         probability: (classes - 1, R, A, S); what a voxel has in all does not change.
@@ -110,26 +112,36 @@ def settle(
         spacing: voxel size in mm along (R, A, S).
         hu: (R, A, S), the scan, whose endplates show where discs are that the network
             marked.
+        into: the classes to give; None for ``classes``, and it is done in place.
+
+    Returns:
+        (number of ``into`` - 1, R, A, S).
     """
     whole = probability.sum(dim=0)
     spine = (whole > SURE).numpy()
+    given = classes if into is None else into
+    settled = probability
+    if into is not None:
+        settled = torch.zeros((max(into.values()), *whole.shape))
     if not spine.any():
-        return
+        return settled
     box = tuple(
         slice(max(0, side.start - MARGIN), side.stop + MARGIN)
         for side in ndimage.find_objects(spine.astype(np.uint8))[0]
     )
-    part = probability[(slice(None), *box)]
     seen = None if hu is None else hu[box]
-    found = vertebrae(spine[box], part, classes, spacing, seen)
+    opinion = probability[(slice(None), *box)]
+    found = vertebrae(spine[box], opinion, classes, spacing, seen)
     nearest = ndimage.distance_transform_edt(
         found == 0, sampling=spacing, return_distances=False, return_indices=True
     )
     channel = np.zeros(max(level.id for level in LADDER) + 1, np.int64)
     for level in LADDER:
-        channel[level.id] = labels.class_of(level.id, classes) - 1
+        channel[level.id] = labels.class_of(level.id, given) - 1
     place = torch.from_numpy(channel[found[tuple(nearest)]])[None]
+    part = settled[(slice(None), *box)]
     part.copy_(torch.zeros_like(part).scatter_(0, place, whole[box][None]))
+    return settled
 
 
 def vertebrae(

@@ -18,6 +18,9 @@ from engines.scans import Found
 from engines.segment import views
 from engines.volume import Volume, suffix_of
 
+IN_ORDER = (dict(labels.REGION_CLASSES), dict(labels.VERTEBRA_CLASSES))
+"""Class sets whose members follow each other along the spine."""
+
 
 @dataclass(slots=True)
 class Chosen:
@@ -59,6 +62,11 @@ class Chosen:
     def told(self) -> dict[str, str]:
         """What records say of it."""
         return {"name": self.manifest.name, "sha256": self.sha256}
+
+    @property
+    def tells_order(self) -> bool:
+        """Say whether its classes follow each other along the spine."""
+        return dict(self.manifest.classes) in IN_ORDER
 
     @property
     def tells_vertebrae(self) -> bool:

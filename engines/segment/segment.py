@@ -80,8 +80,7 @@ PACKED = (".gz", ".zip", ".tgz", ".bz2", ".xz")
 COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
 """Class index -> colour in previews; a single spine class is drawn in orange."""
 
-REGIONS, VERTEBRAE = dict(labels.REGION_CLASSES), dict(labels.VERTEBRA_CLASSES)
-"""Class sets whose members follow each other along the spine."""
+VERTEBRA_COLOURS = {v.id: v.colour for v in labels.VERTEBRAE.values()}
 
 Told = Callable[[str, str], None]
 
@@ -107,6 +106,7 @@ class SegmentSettings:
             as 255, for training on the masks.
         include: globs of names to take; empty takes all.
         exclude: globs of names to leave out.
+        vertebrae: number single vertebrae where the model tells regions.
     """
 
     model: str = shelf.AUTO
@@ -122,6 +122,7 @@ class SegmentSettings:
     backend: str = AUTO
     require_gpu: bool = False
     memory_gib: float | None = None
+    vertebrae: bool = False
 
     def __post_init__(self) -> None:
         if self.backend != AUTO:
@@ -284,13 +285,25 @@ def label(
     manifest: Manifest,
     *,
     mark_uncertain: bool = False,
+    vertebrae: bool = False,
 ) -> Segmented:
-    """Clean what the network said, in place, and bring it to the scan's own grid."""
+    """Clean what the network said, in place, and bring it to the scan's own grid.
+
+    Args:
+        vertebrae: number the vertebrae of a model of regions, too: labels are then
+            VerSe ids.
+    """
     part = prepared.cropped(inferred.box)
     probability = inferred.probability
     cleaned = clean.clean(probability, part.grid.spacing_mm)
-    if dict(manifest.classes) in (REGIONS, VERTEBRAE):
-        levels.settle(probability, manifest.classes, part.grid.spacing_mm, part.hu)
+    if dict(manifest.classes) in models.IN_ORDER:
+        probability = levels.settle(
+            probability,
+            manifest.classes,
+            part.grid.spacing_mm,
+            part.hu,
+            into=labels.VERTEBRA_CLASSES if vertebrae else None,
+        )
     probability = probability.to(inferred.device)
     turned = native.labels(
         probability, part.grid, part.canonical, mark_uncertain=mark_uncertain
@@ -350,7 +363,8 @@ class SegmentRun:
 
         Raises:
             UnknownModelError, ModelFileError: the model cannot be used.
-            SettingsError: the views make no sense for it.
+            SettingsError: the views make no sense for it, or its classes are no
+                regions of which vertebrae could be counted.
             OutputError: ``output`` cannot be written.
             DeviceError: the device is not there.
             MissingBackendError: the backend is not installed.
@@ -359,6 +373,10 @@ class SegmentRun:
         self.output = output
         self.told = told
         self.models = models.pick(settings.model, settings.views)
+        for one in self.models.values():
+            if settings.vertebrae and not one.tells_order:
+                msg = f"{one.manifest.name} does not tell vertebrae, nor regions"
+                raise SettingsError(msg, hint="Name a model of regions.")
         self.used: dict[str, Chosen] = {}
         self.contents: dict[str, str] = {}
         self.devices = devices.pick_all(settings.device, gpu=settings.require_gpu)
@@ -571,6 +589,7 @@ class SegmentRun:
                 inferred,
                 chosen.manifest,
                 mark_uncertain=self.settings.mark_uncertain,
+                vertebrae=self.settings.vertebrae,
             )
         _note(job, done)
         stem = found.name.rsplit("/", 1)[-1]
@@ -580,7 +599,7 @@ class SegmentRun:
             outputs = self._write_masks(
                 folder / stem, done.labels, prepared.scan, chosen
             )
-            colours = _colours(chosen)
+            colours = VERTEBRA_COLOURS if self._numbers(chosen) else _colours(chosen)
             write_bytes(preview, pictures.preview(done.hu, done.shown, colours))
         found_voxels = np.count_nonzero((done.labels > 0) & (done.labels != UNCERTAIN))
         volume_ml = found_voxels * _voxel_ml(prepared.scan.grid)
@@ -598,7 +617,7 @@ class SegmentRun:
         """Write the label map, and for single vertebrae also what is spine at all."""
         told = self._provenance(chosen)
         spine = stem.with_name(stem.name + MASK_SUFFIX)
-        if not chosen.tells_vertebrae:
+        if not self._numbers(chosen):
             write_nifti(spine, found, scan, told)
             return {"spine": str(spine)}
         vertebrae = stem.with_name(stem.name + VERTEBRAE_SUFFIX)
@@ -607,11 +626,18 @@ class SegmentRun:
         write_nifti(spine, any_bone, scan, {**told, "labels": {"1": "spine"}})
         return {"spine": str(spine), "vertebrae": str(vertebrae)}
 
+    def _numbers(self, chosen: Chosen) -> bool:
+        """Say whether labels are VerSe ids."""
+        return chosen.tells_vertebrae or self.settings.vertebrae
+
     def _provenance(self, chosen: Chosen) -> dict[str, Any]:
         choice = chosen.choice
+        classes = chosen.manifest.classes
+        if self._numbers(chosen):
+            classes = labels.VERTEBRA_CLASSES
         return {
             "kind": "segmentation",
-            "labels": {str(v): k for k, v in chosen.manifest.classes.items() if v},
+            "labels": {str(v): k for k, v in classes.items() if v},
             "model": chosen.told,
             "version": __version__,
             "backend": choice.runtime.backend if choice else "torch",
@@ -645,6 +671,7 @@ class SegmentRun:
             "backend": self.settings.backend,
             "precision": self.settings.precision,
             "mark_uncertain": self.settings.mark_uncertain,
+            "vertebrae": self.settings.vertebrae,
             "version": __version__,
         }
 
@@ -682,8 +709,6 @@ def footprint(found: Found) -> int:
 
 
 def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:
-    if chosen.tells_vertebrae:
-        return {v.id: v.colour for v in labels.VERTEBRAE.values()}
     return COLOURS if len(chosen.manifest.classes) > 2 else {1: COLOURS[3]}
 
 

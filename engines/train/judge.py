@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from engines import geometry
+from engines import geometry, labels
 from engines.preprocess import resample
 from engines.preprocess.orient import reorient, undo
 from engines.train.losses import IGNORED
@@ -39,7 +39,10 @@ LEAST_CONTRAST_HU = 50.0
 INSIDE_HU = (60.0, 700.0)
 MOST_FALL = 2.0
 """How much the mean area may fall from one piece of the spine to the next above, each
-as long as a vertebra, away from the ends. Below the sacrum it may fall at will."""
+as long as a vertebra, away from the ends. From the sacrum to L5 it falls by more, so
+where a mask names vertebrae the sacrum is not looked at."""
+
+SACRAL = [v.id for v in labels.VERTEBRAE.values() if v.region == "sacral"]
 
 MISSING_MM = (35.0, 120.0)
 """A spine that ends so far below the top of the scan has lost its upper part; farther
@@ -99,7 +102,8 @@ def judge(scan: Volume, mask: Volume) -> Judgement:
 
     Args:
         scan: (I, J, K) in HU.
-        mask: on the same grid, 0 background, ``IGNORED`` uncertain, else spine.
+        mask: on the same grid, 0 background, ``IGNORED`` uncertain, else spine: 1, or
+            VerSe ids.
     """
     turned, marked = reorient(scan), reorient(mask)
     grid = geometry.resampled(turned.grid, (STEP_MM, STEP_MM, STEP_MM))
@@ -109,9 +113,12 @@ def judge(scan: Volume, mask: Volume) -> Judgement:
     figures = dict.fromkeys(LIMITS, 0.0) | {"trusted_mm": 0.0}
     if not spine.any():
         return _weighed(figures)
-    area = spine.sum(axis=(0, 1)).astype(float)
+    sacral = np.isin(marked.voxels, SACRAL)
+    column = spine & ~_share(sacral, turned, grid) if sacral.any() else spine
+    area = (column if column.any() else spine).sum(axis=(0, 1)).astype(float)
     fall, trusted = _fall(area, step_mm)
-    highest = int(np.flatnonzero(area)[-1])
+    planes = np.asarray(spine.any(axis=(0, 1)))
+    highest = int(np.flatnonzero(planes)[-1])
     hu = resample.linear(turned.voxels, turned.grid, grid)
     box = _around(spine, grid.spacing_mm)
     spine, unsure, hu = spine[box], unsure[box], hu[box]
@@ -122,13 +129,13 @@ def judge(scan: Volume, mask: Volume) -> Judgement:
     largest = ndimage.sum_labels(spine, pieces, range(1, count + 1)).max()
     figures |= {
         "volume_ml": spine.sum() * float(np.prod(grid.spacing_mm)) / 1000,
-        "length_mm": np.count_nonzero(area[:trusted]) * step_mm,
+        "length_mm": np.count_nonzero(planes[:trusted]) * step_mm,
         "unsure": unsure.sum() / spine.sum(),
         "main": largest / spine.sum(),
         "inside_hu": inside,
         "contrast_hu": inside - float(hu[shell].mean()) if shell.any() else inside,
         "fall": fall,
-        "above_mm": (len(area) - 1 - highest) * step_mm,
+        "above_mm": (len(planes) - 1 - highest) * step_mm,
         "trusted_mm": trusted * step_mm,
     }
     return _weighed(figures)

@@ -33,7 +33,7 @@ from engines.train.data import Scans, Subject
 from engines.train.distributed import Group
 from engines.train.feeder import Batch, Feeder
 from engines.train.pace import Pace
-from engines.train.settings import TrainSettings
+from engines.train.settings import UNLABELLED, TrainSettings
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "curve.csv"
@@ -117,7 +117,7 @@ def train(
         SettingsError: the checkpoint in ``run`` belongs to other settings.
         OutputError: ``run`` cannot be written.
     """
-    if settings.rounds > 1:
+    if settings.rounds > 1 or any(s.kind == UNLABELLED for s in settings.sources):
         msg = "self-training in rounds is for spine train alone"
         raise SettingsError(msg, hint="Give rounds = 1, without unlabelled scans.")
     with distributed.joined(settings.batch, settings.device) as (group, device):

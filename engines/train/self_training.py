@@ -5,6 +5,11 @@ model labels the scans of the sources of the kind ``unlabelled``; ``judge`` deci
 bone density and shape which of these masks are kept, and how far up. The round begins
 with that model and learns from both. What the network is unsure of is not scored.
 
+Another model may label them in its place, before the first round already
+(``labelled_by`` of a source): one that knows the spine well teaches one that is to name
+vertebrae. These are counted by the regions that the first one sees, so that a scan in
+which no two regions meet is left out.
+
 Source of the idea: Lee, "Pseudo-Label", ICML 2013 workshop; Xie et al., "Self-training
 with Noisy Student", arXiv:1911.04252.
 """
@@ -16,15 +21,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from engines import labels
 from engines.errors import SettingsError, TrainingError
 from engines.files import require_writable, sha256_of, write_json
+from engines.networks import shelf
 from engines.networks.manifest import load_model, save_model
 from engines.preprocess.restore import to_hounsfield
 from engines.scans import find_scans, read_scan
-from engines.segment.segment import MASK_SUFFIX, SegmentRun, SegmentSettings
+from engines.segment.segment import (
+    MASK_SUFFIX,
+    VERTEBRAE_SUFFIX,
+    SegmentRun,
+    SegmentSettings,
+)
 from engines.train import data, judge, loop
+from engines.train.losses import IGNORED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
-from engines.volume import read_mask, write_nifti
+from engines.volume import Volume, read_mask, write_nifti
+
+IN_ORDER = ("regions", "vertebrae")
+"""Class sets whose members follow each other along the spine."""
 
 JUDGED = "judged.json"
 DONE = "done.json"
@@ -78,38 +96,44 @@ def train(
 ) -> Iterator[loop.Event | Labelled]:
     """Train in as many rounds as ``settings`` say, and yield how it goes.
 
-    With one round this is ``loop.train``. With more, ``run`` gets round-1, round-2 and
-    so on, each as that leaves it, with the masks that it learnt from in labelled/, and
-    in the end NAME.safetensors of the last one. What is finished is not done again.
+    With one round and nothing to label this is ``loop.train``. Else ``run`` gets
+    round-1, round-2 and so on, each as that leaves it, with the masks that it learnt
+    from in labelled/, and in the end NAME.safetensors of the last one. What is finished
+    is not done again.
 
     Raises:
         SettingsError: rounds over several processes.
         TrainingError: unlabelled scans that are not there, or that no mask could be
             paired with; no mask of a round can be used; and as ``loop.train`` does.
     """
-    if settings.rounds == 1:
+    unlabelled = [s for s in settings.sources if s.kind == UNLABELLED]
+    if settings.rounds == 1 and not unlabelled:
         yield from loop.train(settings, data_root, run, resume=resume, command=command)
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         msg = "rounds of self-training run in one process"
         raise SettingsError(msg, hint="Start it without torchrun.")
-    for source in settings.sources:
-        if source.kind == UNLABELLED:
-            data.names_of_images(data_root / source.path)
+    for source in unlabelled:
+        data.names_of_images(data_root / source.path)
+        if source.labelled_by:
+            shelf.locate(source.labelled_by)
     require_writable(run)
     parent = settings.parent
     history: list[dict[str, Any]] = []
     for number in range(1, settings.rounds + 1):
         folder = run / f"round-{number}"
         sources = [s for s in settings.sources if s.kind != UNLABELLED]
-        if number > 1:
-            for source, judged in _labelled(settings, data_root, folder, parent):
+        before = parent if number > 1 else ""
+        there = [s for s in unlabelled if s.labelled_by or before]
+        if there:
+            for source, judged in _labelled(settings, there, data_root, folder, before):
                 yield from judged
                 sources.append(source)
                 history += [one.as_json() | {"round": number} for one in judged]
             if not any(one["kept"] for one in history if one["round"] == number):
-                msg = f"no mask of the model of round {number - 1} can be used"
-                hint = f"See {folder / JUDGED}; train round 1 for longer."
+                named = {s.labelled_by or f"of round {number - 1}" for s in there}
+                msg = f"no mask of the model {', '.join(sorted(named))} can be used"
+                hint = f"See {folder / JUDGED}; the model has to learn for longer."
                 raise TrainingError(msg, hint=hint)
             sources = [s for s in sources if s.kind != UNLABELLED]
         round_settings = replace(
@@ -132,17 +156,42 @@ def train(
 
 
 def _labelled(
-    settings: TrainSettings, root: Path, folder: Path, model: str
+    settings: TrainSettings,
+    sources: Sequence[Source],
+    root: Path,
+    folder: Path,
+    before: str,
 ) -> Iterator[tuple[Source, Sequence[Labelled]]]:
-    """Label and judge the scans of each unlabelled source; yield it as a source."""
+    """Label and judge the scans of each unlabelled source; yield it as a source.
+
+    Args:
+        before: model of the round before, for sources that name none.
+    """
     records = []
-    unlabelled = [s for s in settings.sources if s.kind == UNLABELLED]
-    for place, source in enumerate(unlabelled):
+    for place, source in enumerate(sources):
         masks = (folder / "labelled" / str(place)).resolve()
-        judged = list(_judged(settings, root / source.path, masks, model, folder.name))
+        model = source.labelled_by or before
+        named = bool(source.labelled_by) and settings.classes in (
+            "regions",
+            "vertebrae",
+        )
+        asked = SegmentSettings(
+            model,
+            device=settings.device,
+            precision="auto",
+            mark_uncertain=True,
+            vertebrae=named,
+        )
+        judged = list(_judged(asked, root / source.path, masks, folder.name))
         records += [one.as_json() for one in judged]
         write_json(folder / JUDGED, records)
-        kept = replace(source, kind="scan", masks=str(masks), scheme="binary")
+        kept = replace(
+            source,
+            kind="scan",
+            labelled_by="",
+            masks=str(masks),
+            scheme="verse" if named else "binary",
+        )
         if any(one.kept for one in judged):
             yield kept, judged
         else:
@@ -150,20 +199,17 @@ def _labelled(
 
 
 def _judged(
-    settings: TrainSettings, scans: Path, masks: Path, model: str, name: str
+    asked: SegmentSettings, scans: Path, masks: Path, name: str
 ) -> Iterator[Labelled]:
-    """Label scans with a model, and keep in ``masks`` those masks that are good."""
+    """Label scans as ``asked``, and keep in ``masks`` those masks that are good."""
     raw = masks.with_name(masks.name + "-raw")
     number = int(name.rpartition("-")[2])
-    asked = SegmentSettings(
-        model, device=settings.device, precision="auto", mark_uncertain=True
-    )
     run = SegmentRun([scans], raw, asked)
     found = {one.name: one for one in find_scans([scans])}
     named = data.names_of_images(scans)
     for case in run.results():
         told = case.name.rsplit("/", 1)[-1]
-        target = masks / (told + MASK_SUFFIX)
+        target = masks / (told + (VERTEBRAE_SUFFIX if asked.vertebrae else MASK_SUFFIX))
         if case.status == "failed" or case.name not in found:
             target.unlink(missing_ok=True)
             reason = case.error.message if case.error else "it could not be read"
@@ -172,15 +218,28 @@ def _judged(
         if told not in named:
             yield Labelled(told, number, None, "it is not called NAME_ct.nii.gz")
             continue
-        mask = read_mask(Path(case.outputs["spine"]))
+        kind = "vertebrae" if asked.vertebrae else "spine"
+        mask = read_mask(Path(case.outputs[kind]))
+        if asked.vertebrae and len(_regions(mask)) < 2:
+            target.unlink(missing_ok=True)
+            reason = "vertebrae are counted from where regions meet, and none do"
+            yield Labelled(told, number, None, reason)
+            continue
         scan = to_hounsfield(read_scan(found[case.name]))
         judgement = judge.judge(scan, mask)
         if judgement.good:
-            kept = judge.trusted(mask, judgement)
-            write_nifti(target, kept.voxels, mask, mask.provenance)
+            kept = judge.trusted(mask, judgement).voxels
+            if asked.vertebrae:
+                kept = np.where(kept == 1, mask.voxels, kept)
+            write_nifti(target, kept, mask, mask.provenance)
         else:
             target.unlink(missing_ok=True)
         yield Labelled(told, number, judgement)
+
+
+def _regions(mask: Volume) -> set[str]:
+    ids = np.unique(mask.voxels[(mask.voxels > 0) & (mask.voxels != IGNORED)])
+    return {labels.VERTEBRAE[int(found)].region for found in ids}
 
 
 def _mark(settings: TrainSettings, path: Path) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Source:
         kind: ``scan`` (images and masks), ``bone`` (images of bone alone, soft
             tissue is synthesised), ``labels`` (masks alone, images are), or
             ``unlabelled`` (images alone, labelled by the model of the round before).
+        labelled_by: model, by name or path, that labels unlabelled images in place of
+            that; single vertebrae if that is what is learnt, counted by its regions.
         masks: folder of the masks, when they are not beside the images.
         scheme: ids in the masks, one of ``labels.SCHEMES``.
         part: ``train``, ``val`` or ``test`` for all of it, or ``auto`` for the seeded
@@ -67,6 +69,7 @@ class Source:
 
     path: str
     kind: str = "scan"
+    labelled_by: str = ""
     masks: str = ""
     scheme: str = "verse"
     part: str = "auto"
@@ -404,12 +407,12 @@ class TrainSettings:
         uneven = [size for size in self.patches if size % spec.stride]
         solid = spec.dimensions == 3
         unseen = [s.path for s in self.sources if s.kind == UNLABELLED]
-        held = [s.path for s in self.sources if s.kind != UNLABELLED]
-        known = [
-            s
-            for s in self.sources
-            if s.part in ("train", "auto") and s.kind != UNLABELLED
+        alone = [
+            s.path for s in self.sources if s.kind == UNLABELLED and not s.labelled_by
         ]
+        masked = [s for s in self.sources if s.kind != UNLABELLED]
+        taught = [s.path for s in masked if s.labelled_by]
+        known = [s for s in masked if s.part in ("train", "auto")]
         blind = [s.path for s in known if s.scheme == "binary"]
         shown = [s for s in self.sources if self.shows_as_mr(s)]
         whole = [s.path for s in shown if s.scheme == "binary"]
@@ -465,19 +468,29 @@ class TrainSettings:
                 "Give these sources part = 'train'.",
             ),
             (
-                unseen and self.rounds == 1,
-                f"one round learns nothing from unlabelled scans: {', '.join(unseen)}",
-                "Give rounds = 2, or leave them out.",
+                alone and self.rounds == 1,
+                f"one round learns nothing from unlabelled scans: {', '.join(alone)}",
+                "Give rounds = 2, or labelled_by, or leave them out.",
             ),
             (
-                self.rounds > 1 and not (unseen and held),
+                taught,
+                f"labelled_by is for unlabelled scans, not for {', '.join(taught)}",
+                "Give kind = 'unlabelled', or leave it out.",
+            ),
+            (
+                self.rounds > 1 and not (unseen and masked),
                 "rounds need scans with labels and scans without",
                 "Add a source of the kind unlabelled, or give rounds = 1.",
             ),
             (
-                self.rounds > 1 and self.prepared_by.modality != "ct",
+                unseen and not masked,
+                "unlabelled scans alone cannot be learnt from",
+                "Add a source with masks.",
+            ),
+            (
+                (self.rounds > 1 or unseen) and self.prepared_by.modality != "ct",
                 "masks are judged by bone density, which MR does not show",
-                "Give rounds = 1.",
+                "Give rounds = 1, without unlabelled scans.",
             ),
             (
                 self.classes == "mr" and self.prepared_by.modality != "mr",

@@ -112,7 +112,7 @@ label_maps = arrays.arrays(np.uint8, (4, 3, 2), elements=st.integers(0, 3))
 
 
 @given(label_maps, label_maps)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_matches_agree_with_loops(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
 ) -> None:

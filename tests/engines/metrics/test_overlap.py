@@ -168,7 +168,7 @@ label_maps = arrays.arrays(np.uint8, SHAPE, elements=st.integers(0, 3))
 
 
 @given(label_maps, label_maps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_counts_agree_with_brute_force(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
 ) -> None:
@@ -185,7 +185,7 @@ def test_counts_agree_with_brute_force(
 
 
 @given(label_maps, label_maps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_ratios_agree_with_simpleitk(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8]
 ) -> None:

@@ -164,7 +164,7 @@ def test_too_many_infinite_distances_reach_the_median() -> None:
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=40), st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_quartiles_enclose_the_median_of_odd_cohorts_and_are_among_the_values(
     finite: list[float], lost: int
 ) -> None:
@@ -189,7 +189,7 @@ def test_interval_agrees_with_scipy_and_is_the_same_every_time() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_interval_contains_the_mean(values: list[float]) -> None:
     told = summary.spread(values)
 

@@ -295,7 +295,7 @@ def _agrees(masks: tuple[Mask, Mask], spacing: Sequence[float]) -> None:
 
 
 @given(masks_3d, st.tuples(millimetres, millimetres, millimetres))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_random_volumes_agree_with_the_package(
     masks: tuple[Mask, Mask], spacing: tuple[float, float, float]
 ) -> None:
@@ -303,7 +303,7 @@ def test_random_volumes_agree_with_the_package(
 
 
 @given(masks_2d, st.tuples(millimetres, millimetres))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_random_slices_agree_with_the_package(
     masks: tuple[Mask, Mask], spacing: tuple[float, float]
 ) -> None:
@@ -319,7 +319,7 @@ tiny = st.one_of(
 
 
 @given(tiny)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tiny_masks_agree_with_loops(masks: tuple[Mask, Mask]) -> None:
     spacing = SPACING[: masks[0].ndim]
 
@@ -329,7 +329,7 @@ def test_tiny_masks_agree_with_loops(masks: tuple[Mask, Mask]) -> None:
 
 
 @given(masks_3d)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_exchanged_masks_exchange_the_directions(masks: tuple[Mask, Mask]) -> None:
     one, other = (surface.distances(*pair, SPACING) for pair in (masks, masks[::-1]))
 
@@ -338,7 +338,7 @@ def test_exchanged_masks_exchange_the_directions(masks: tuple[Mask, Mask]) -> No
 
 
 @given(masks_3d, st.permutations([0, 1, 2]), st.tuples(*[st.booleans()] * 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_turned_masks_have_the_same_distances(
     masks: tuple[Mask, Mask], axes: list[int], flipped: tuple[bool, bool, bool]
 ) -> None:
@@ -351,7 +351,7 @@ def test_turned_masks_have_the_same_distances(
 
 
 @given(masks_3d)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_background_around_changes_nothing(masks: tuple[Mask, Mask]) -> None:
     padded = [np.pad(mask, ((3, 0), (1, 2), (0, 4))) for mask in masks]
 

@@ -140,3 +140,25 @@ def test_nothing_stays_nothing() -> None:
     levels.settle(empty, REGIONS, MM)
 
     assert not empty.any()
+
+
+def test_regions_are_counted_into_vertebrae() -> None:
+    ids = spine(upwards("sacrum", "T11"))
+    told = 0.9 * opinion(ids, 3, 0.5)
+    given = told.clone()
+
+    named = levels.settle(told, REGIONS, MM, into=labels.VERTEBRA_CLASSES)
+
+    assert named.shape == (max(labels.VERTEBRA_CLASSES.values()), *ids.shape)
+    assert ((named.argmax(dim=0).numpy() + 1) == ids)[ids > 0].mean() > 0.85
+    torch.testing.assert_close(named.sum(dim=0), told.sum(dim=0))
+    torch.testing.assert_close(told, given)
+
+
+def test_nothing_is_counted_where_there_is_no_spine() -> None:
+    told = torch.zeros((4, 5, 6, 7))
+
+    named = levels.settle(told, REGIONS, MM, into=labels.VERTEBRA_CLASSES)
+
+    assert named.shape == (28, 5, 6, 7)
+    assert not named.any()

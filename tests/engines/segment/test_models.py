@@ -19,6 +19,7 @@ from engines.preprocess.recipe import RECIPES
 from engines.scans import find_scans
 from engines.segment import models
 from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.volume import read_mask
 from tests import phantoms
 
 DATA = Path(__file__).parents[2] / "data"
@@ -164,3 +165,24 @@ def test_sidecars_are_read(tmp_path: Path) -> None:
 
     path.with_name("x.json").write_text("[1]")
     assert models.header_modality(found) == ""
+
+
+def test_vertebrae_are_counted_where_regions_are_told(tmp_path: Path) -> None:
+    asked = SegmentSettings("unet-r34", precision="float32", vertebrae=True)
+    (case,) = SegmentRun(
+        [DATA / "tsexample_ct.nii.gz"], tmp_path / "out", asked
+    ).results()
+    named = read_mask(Path(case.outputs["vertebrae"]))
+    truth = read_mask(DATA / "tsexample_seg-vert_msk.nii.gz").voxels
+    both = (truth > 0) & (named.voxels > 0)
+    assert (named.voxels == truth)[both].mean() > 0.9
+    assert named.provenance["labels"]["24"] == "L5"
+    spine = read_mask(Path(case.outputs["spine"]))
+    assert np.array_equal(spine.voxels, named.voxels > 0)
+    assert spine.provenance["labels"] == {"1": "spine"}
+
+
+def test_vertebrae_cannot_be_counted_without_regions(tmp_path: Path) -> None:
+    asked = SegmentSettings("inception-dual-unet", vertebrae=True)
+    with pytest.raises(SettingsError, match="does not tell vertebrae, nor regions"):
+        SegmentRun([DATA / "tsexample_ct.nii.gz"], tmp_path / "out", asked)

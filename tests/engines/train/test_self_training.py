@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.errors import SettingsError, TrainingError
+from engines.errors import SettingsError, TrainingError, UnknownModelError
 from engines.geometry import Grid
 from engines.networks.manifest import load_model
 from engines.train import judge, loop, preview, self_training
@@ -210,11 +210,87 @@ def test_without_a_good_mask_it_ends(folder: Path, tmp_path: Path) -> None:
             {"recipe": "lumbar-mr-2025", "network": "unet", "views": ("sagittal",)},
             "bone density",
         ),
+        (
+            {"sources": (replace(BOTH[0], labelled_by="unet-r34"), BOTH[1])},
+            "labelled_by is for unlabelled scans, not for labelled",
+        ),
+        (
+            {"rounds": 1, "sources": (replace(BOTH[1], labelled_by="unet-r34"),)},
+            "unlabelled scans alone",
+        ),
     ],
 )
 def test_impossible_rounds_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         replace(ROUNDS, **changes)
+
+
+@pytest.fixture
+def taught(folder: Path) -> Path:
+    """Replace the scan that nobody labelled by one in which regions meet."""
+    (folder / "unlabelled" / "b_ct.nii.gz").unlink()
+    shutil.copy(DATA / "tsexample_ct.nii.gz", folder / "unlabelled" / "t_ct.nii.gz")
+    return folder
+
+
+TAUGHT = replace(
+    ROUNDS,
+    rounds=1,
+    parent="",
+    network="linknet-mobilenet-v2",
+    classes="vertebrae",
+    sources=(BOTH[0], replace(BOTH[1], labelled_by="unet-r34")),
+)
+
+
+def test_another_model_names_vertebrae(
+    taught: Path, tmp_path: Path, mask: Volume
+) -> None:
+    run = tmp_path / "run"
+    events = list(self_training.train(TAUGHT, taught, run))
+    (labelled,) = [e for e in events if isinstance(e, self_training.Labelled)]
+    assert (labelled.name, labelled.round, labelled.kept) == ("t_ct", 1, True)
+    (path,) = (run / "round-1" / "labelled" / "0").glob("*.nii.gz")
+    assert path.name == "t_ct_seg-vert_msk.nii.gz"
+    named = read_mask(path).voxels
+    both = (mask.voxels > 0) & (named > 0) & (named != IGNORED)
+    assert (named == mask.voxels)[both].mean() > 0.9
+    told = load_model(run / f"{TAUGHT.name}.safetensors").manifest.training
+    assert told["train"] == ["a", "t"]
+    assert [one["name"] for one in told["labelled"]] == ["t_ct"]
+
+
+def test_vertebrae_of_one_region_are_not_counted(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError, match="no mask of the model unet-r34 can"):
+        list(self_training.train(TAUGHT, folder, run))
+    (record,) = json.loads((run / "round-1" / "judged.json").read_text())
+    assert "from where regions meet" in record["error"]
+    assert not list(run.rglob("labelled/0/*.nii.gz"))
+
+
+def test_a_model_that_is_not_there_cannot_label(folder: Path, tmp_path: Path) -> None:
+    sources = (BOTH[0], replace(BOTH[1], labelled_by="nobody"))
+    with pytest.raises(UnknownModelError, match="nobody"):
+        next(
+            self_training.train(
+                replace(TAUGHT, sources=sources), folder, tmp_path / "r"
+            )
+        )
+
+
+def test_the_fall_from_the_sacrum_is_not_held_against_names() -> None:
+    """The wide sacrum of a mask drawn with one, and the column above it."""
+    voxels = np.zeros((40, 40, 120), np.uint8)
+    voxels[2:38, 2:38, :40] = 26
+    voxels[14:26, 10:28, 40:] = 24
+    grid = Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
+    bone = Volume(np.where(voxels, 300, 40).astype(np.int16), grid)
+    named = judge.judge(bone, Volume(voxels, grid))
+    nameless = judge.judge(bone, Volume((voxels > 0).astype(np.uint8), grid))
+    assert nameless.fall > judge.MOST_FALL > named.fall
+    assert named.trusted_mm == pytest.approx(240, abs=2)
+    assert named.length_mm == nameless.length_mm + 240 - nameless.trusted_mm
 
 
 def test_unlabelled_scans_that_are_not_there_are_refused_at_once(
@@ -237,8 +313,9 @@ def test_a_scan_without_its_name_is_left_out(folder: Path, tmp_path: Path) -> No
 
 
 def test_the_loop_itself_does_one_round(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="spine train alone"):
-        next(loop.train(ROUNDS, folder, tmp_path / "run"))
+    for settings in (ROUNDS, TAUGHT):
+        with pytest.raises(SettingsError, match="spine train alone"):
+            next(loop.train(settings, folder, tmp_path / "run"))
 
 
 def test_several_processes_are_refused(
