@@ -75,15 +75,15 @@ def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float3
 def _separable(
     voxels: NDArray[Any], source: Grid, target: Grid, weigh: Weigh
 ) -> NDArray[np.float32]:
-    """Interpolate along one axis after the other, as the voxels lie in memory.
+    """Interpolate along one axis after the other.
 
-    The axis along which voxels lie farthest apart comes last, so that slabs across it
-    are read in one go; of the others the one that loses most comes first.
+    The third one comes last, along which the voxels of most scans lie farthest apart, so
+    that slabs across it are read in one go; of the others the one that loses most comes
+    first. The order does not depend on how the voxels lie in memory, nor then do the
+    sums: a scan gives the same values to the last bit from whatever file.
     """
-    order = np.argsort([-abs(step) for step in voxels.strides], kind="stable")
-    weights = matrices(source, target, weigh)
-    slow, second, third = (weights[axis] for axis in order)
-    lying = voxels.transpose(order)
+    third, second, slow = matrices(source, target, weigh)
+    lying = voxels.transpose()
     between = torch.empty(
         (lying.shape[0], second.shape[0], third.shape[0]), dtype=torch.float32
     )
@@ -98,7 +98,7 @@ def _separable(
         between[start : start + step] = part
     flat = slow @ between.reshape(lying.shape[0], -1)
     found = flat.reshape(slow.shape[0], *between.shape[1:]).numpy()
-    return found.transpose(np.argsort(order))
+    return found.transpose()
 
 
 def _kept(weight: Tensor) -> float:
