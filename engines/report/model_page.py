@@ -161,7 +161,8 @@ def _cross_validation(
         "Held out",
         *(k.replace("_", " ").capitalize() for k in ("dice", *more)),
     ]
-    return "Cross-validation", headings, rows
+    note = told.get("note")
+    return "Cross-validation" + (f" ({note})" if note else ""), headings, rows
 
 
 def _robustness(rows: Sequence[Mapping[str, Any]], data: str) -> Table:

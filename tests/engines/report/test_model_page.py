@@ -62,6 +62,12 @@ def test_folds_are_shown_with_their_spread() -> None:
     assert "Cross-validation" in page
     assert "0.0707" in page
     assert "2 cases, median 0.85" in page
+    assert "two steps each" not in page
+    noted = {**CROSS, "note": "two steps each"}
+    page = model_page.html(
+        replace(entry, training={**entry.training, "cross_validation": noted})
+    )
+    assert "Cross-validation (two steps each)" in page
 
 
 def test_robustness_in_the_manifest_goes_first() -> None:
