@@ -77,10 +77,10 @@ def _separable(
 ) -> NDArray[np.float32]:
     """Interpolate along one axis after the other.
 
-    The third one comes last, along which the voxels of most scans lie farthest apart, so
-    that slabs across it are read in one go; of the others the one that loses most comes
-    first. The order does not depend on how the voxels lie in memory, nor then do the
-    sums: a scan gives the same values to the last bit from whatever file.
+    The third one comes last, along which the voxels of most scans lie farthest apart,
+    so that slabs across it are read in one go; of the others the one that loses most
+    comes first. The order does not depend on how the voxels lie in memory, nor then do
+    the sums: a scan gives the same values to the last bit from whatever file.
     """
     third, second, slow = matrices(source, target, weigh)
     lying = voxels.transpose()

@@ -24,6 +24,7 @@ LOSSES = (
     "focal",
     "bce-dice",
     "cross-entropy-dice",
+    "nested",
 )
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "adamax")
 SCHEDULES = ("constant", "cosine", "plateau")

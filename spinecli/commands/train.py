@@ -230,7 +230,8 @@ Loss = Annotated[
     str | None,
     typer.Option(
         "--loss",
-        help="cross-entropy, bce, dice, focal, bce-dice or cross-entropy-dice.",
+        help="cross-entropy, bce, dice, focal, bce-dice, cross-entropy-dice, or "
+        "nested: the spine first, then its classes.",
         show_default=False,
         rich_help_panel=TRAINING,
     ),

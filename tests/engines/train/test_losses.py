@@ -146,3 +146,46 @@ def test_the_coarse_output_gets_it_too() -> None:
     assert losses.majority(target, 3, 2, 2).tolist() == [
         [[UNDIVIDED, UNDIVIDED], [UNDIVIDED, IGNORED]]
     ]
+
+
+def test_nested_is_the_spine_s_loss_where_the_spine_is_one_class() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 2, 4, 4)
+    target = torch.randint(0, 2, (2, 4, 4))
+    found = losses.nested((1.0, 1.0))(logits, target)
+    expected = losses.cross_entropy(logits, target) + losses.dice(logits, target)
+    torch.testing.assert_close(found, expected)
+
+
+def test_nested_confusions_cost_alike_however_small_the_spine() -> None:
+    """One voxel in 16 and one in 1024, both called the wrong class of two."""
+    costs = []
+    for size in (4, 32):
+        logits = torch.zeros(1, 3, size, size)
+        logits[:, 0] = 20.0
+        logits[0, :, 0, 0] = torch.tensor([0.0, 20.0, 21.0])
+        target = torch.zeros(1, size, size, dtype=torch.long)
+        target[0, 0, 0] = 1
+        costs.append(losses.nested((0.0, 1.0))(logits, target))
+    torch.testing.assert_close(costs[0], costs[1])
+    assert costs[0] == pytest.approx(math.log(1 + math.e))
+
+
+def test_nested_counts_every_class_alike() -> None:
+    logits = torch.zeros(1, 3, 1, 10)
+    logits[0, 2] = 2.0
+    target = torch.tensor([[[2] * 9 + [1]]])
+    right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    found = losses.nested((0.0, 1.0))(logits, target)
+    assert found == pytest.approx((right + wrong) / 2)
+
+
+def test_nested_takes_undivided_foreground_for_spine_alone() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 4, 3, 3)
+    target = torch.full((1, 3, 3), UNDIVIDED)
+    target[0, 0] = 0
+    assert losses.nested((0.0, 1.0))(logits, target) == 0
+    named = torch.where(target == UNDIVIDED, 2, target)
+    spine = losses.nested((1.0, 0.0))
+    torch.testing.assert_close(spine(logits, target), spine(logits, named))
