@@ -96,12 +96,10 @@ def _among_classes(logits: Tensor, target: Tensor) -> Tensor:
     """Return the cross-entropy of the classes on their voxels, a mean over classes."""
     known = (target > 0) & (target < UNDIVIDED)
     of, truth = logits[:, 1:].movedim(1, -1)[known], target[known] - 1
-    if not len(truth):
-        return logits.sum() * 0
     each = functional.cross_entropy(of, truth, reduction="none")
-    counts = torch.bincount(truth, minlength=of.shape[1]).clamp(min=1)
-    present = truth.unique().numel()
-    return (each / counts[truth]).sum() / present
+    counts = torch.bincount(truth, minlength=of.shape[1])
+    total: Tensor = (each / counts[truth]).sum()
+    return total / (counts > 0).sum().clamp(min=1)
 
 
 def _sum(first: Loss, second: Loss, weights: tuple[float, float]) -> Loss:
