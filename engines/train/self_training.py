@@ -105,6 +105,7 @@ def train(
         SettingsError: rounds over several processes.
         TrainingError: unlabelled scans that are not there, or that no mask could be
             paired with; no mask of a round can be used; and as ``loop.train`` does.
+        UnknownModelError: there is no model of the name in ``labelled_by``.
     """
     unlabelled = [s for s in settings.sources if s.kind == UNLABELLED]
     if settings.rounds == 1 and not unlabelled:
