@@ -30,6 +30,7 @@ from engines.networks import shelf
 from engines.networks.manifest import load_model, save_model
 from engines.preprocess.restore import to_hounsfield
 from engines.scans import find_scans, read_scan
+from engines.segment.models import IN_ORDER
 from engines.segment.segment import (
     MASK_SUFFIX,
     VERTEBRAE_SUFFIX,
@@ -40,9 +41,6 @@ from engines.train import data, judge, loop
 from engines.train.losses import IGNORED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
 from engines.volume import Volume, read_mask, write_nifti
-
-IN_ORDER = ("regions", "vertebrae")
-"""Class sets whose members follow each other along the spine."""
 
 JUDGED = "judged.json"
 DONE = "done.json"
@@ -127,10 +125,14 @@ def train(
         before = parent if number > 1 else ""
         there = [s for s in unlabelled if s.labelled_by or before]
         if there:
-            for source, judged in _labelled(settings, there, data_root, folder, before):
+            made = _labelled(settings, there, data_root, folder, before)
+            for given, (source, judged) in zip(there, made, strict=True):
                 yield from judged
                 sources.append(source)
-                history += [one.as_json() | {"round": number} for one in judged]
+                told: dict[str, Any] = {"round": number}
+                if given.labelled_by:
+                    told["by"] = Path(given.labelled_by).name
+                history += [one.as_json() | told for one in judged]
             if not any(one["kept"] for one in history if one["round"] == number):
                 named = {s.labelled_by or f"of round {number - 1}" for s in there}
                 msg = f"no mask of the model {', '.join(sorted(named))} can be used"
@@ -148,11 +150,15 @@ def train(
             write_json(folder / DONE, _mark(round_settings, path))
         parent = str(path)
     last = load_model(Path(parent))
-    told = {**last.manifest.training, "rounds": settings.rounds, "labelled": history}
+    training = {
+        **last.manifest.training,
+        "rounds": settings.rounds,
+        "labelled": history,
+    }
     save_model(
         run / f"{settings.name}.safetensors",
         last.network,
-        replace(last.manifest, training=told),
+        replace(last.manifest, training=training),
     )
 
 
@@ -170,12 +176,12 @@ def _labelled(
     """
     records = []
     for place, source in enumerate(sources):
-        masks = (folder / "labelled" / str(place)).resolve()
         model = source.labelled_by or before
-        named = bool(source.labelled_by) and settings.classes in (
-            "regions",
-            "vertebrae",
-        )
+        taught = bool(source.labelled_by)
+        named = taught and dict(labels.CLASS_SETS[settings.classes]) in IN_ORDER
+        # What another model said is told apart, as a parent is, by the settings.
+        own = f"-{sha256_of(shelf.locate(model))[:12]}" if taught else ""
+        masks = (folder / "labelled" / f"{place}{own}").resolve()
         asked = SegmentSettings(
             model,
             device=settings.device,

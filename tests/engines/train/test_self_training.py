@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from engines.errors import SettingsError, TrainingError, UnknownModelError
 from engines.geometry import Grid
-from engines.networks.manifest import load_model
+from engines.networks import shelf
+from engines.networks.manifest import load_model, record_metrics
 from engines.train import judge, loop, preview, self_training
 from engines.train.losses import IGNORED
 from engines.train.settings import Source, TrainSettings
@@ -93,14 +95,19 @@ def test_what_speaks_against_a_mask(
     assert any(said in told for told in found.against), found.against
 
 
+def drawn(voxels: NDArray[np.uint8]) -> tuple[Volume, Volume]:
+    """Return a scan of bone where ``voxels`` of 2 mm are marked, and the marks."""
+    grid = Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
+    scan = Volume(np.where(voxels, 300, 40).astype(np.int16), grid)
+    return scan, Volume(voxels, grid)
+
+
 def test_a_spine_that_narrows_is_trusted_up_to_there() -> None:
     """As where a network found arches and lost the bodies."""
     voxels = np.zeros((40, 40, 120), np.uint8)
     voxels[10:26, 8:30, :70] = 1
     voxels[14:20, 8:14, 70:] = 1
-    grid = Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
-    scan = Volume(np.where(voxels, 300, 40).astype(np.int16), grid)
-    mask = Volume(voxels, grid)
+    scan, mask = drawn(voxels)
     found = judge.judge(scan, mask)
     assert found.good
     assert found.fall > judge.MOST_FALL
@@ -250,14 +257,24 @@ def test_another_model_names_vertebrae(
     events = list(self_training.train(TAUGHT, taught, run))
     (labelled,) = [e for e in events if isinstance(e, self_training.Labelled)]
     assert (labelled.name, labelled.round, labelled.kept) == ("t_ct", 1, True)
-    (path,) = (run / "round-1" / "labelled" / "0").glob("*.nii.gz")
+    (path,) = (run / "round-1" / "labelled").glob("0-*/*.nii.gz")
     assert path.name == "t_ct_seg-vert_msk.nii.gz"
     named = read_mask(path).voxels
     both = (mask.voxels > 0) & (named > 0) & (named != IGNORED)
     assert (named == mask.voxels)[both].mean() > 0.9
     told = load_model(run / f"{TAUGHT.name}.safetensors").manifest.training
     assert told["train"] == ["a", "t"]
-    assert [one["name"] for one in told["labelled"]] == ["t_ct"]
+    assert [(o["name"], o["by"]) for o in told["labelled"]] == [("t_ct", "unet-r34")]
+
+
+def test_labels_of_another_model_are_not_mixed_in(taught: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other.safetensors"
+    list(self_training.train(TAUGHT, taught, run))
+    shutil.copy(shelf.locate("unet-r34"), other)
+    record_metrics(other, [])
+    sources = (BOTH[0], replace(BOTH[1], labelled_by=str(other)))
+    with pytest.raises(SettingsError, match="other settings"):
+        list(self_training.train(replace(TAUGHT, sources=sources), taught, run))
 
 
 def test_vertebrae_of_one_region_are_not_counted(folder: Path, tmp_path: Path) -> None:
@@ -266,7 +283,7 @@ def test_vertebrae_of_one_region_are_not_counted(folder: Path, tmp_path: Path) -
         list(self_training.train(TAUGHT, folder, run))
     (record,) = json.loads((run / "round-1" / "judged.json").read_text())
     assert "from where regions meet" in record["error"]
-    assert not list(run.rglob("labelled/0/*.nii.gz"))
+    assert not list(run.rglob("labelled/0-*/*.nii.gz"))
 
 
 def test_a_model_that_is_not_there_cannot_label(folder: Path, tmp_path: Path) -> None:
@@ -284,10 +301,9 @@ def test_the_fall_from_the_sacrum_is_not_held_against_names() -> None:
     voxels = np.zeros((40, 40, 120), np.uint8)
     voxels[2:38, 2:38, :40] = 26
     voxels[14:26, 10:28, 40:] = 24
-    grid = Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
-    bone = Volume(np.where(voxels, 300, 40).astype(np.int16), grid)
-    named = judge.judge(bone, Volume(voxels, grid))
-    nameless = judge.judge(bone, Volume((voxels > 0).astype(np.uint8), grid))
+    bone, mask = drawn(voxels)
+    named = judge.judge(bone, mask)
+    nameless = judge.judge(bone, mask.with_voxels((voxels > 0).astype(np.uint8)))
     assert nameless.fall > judge.MOST_FALL > named.fall
     assert named.trusted_mm == pytest.approx(240, abs=2)
     assert named.length_mm == nameless.length_mm + 240 - nameless.trusted_mm
