@@ -35,6 +35,7 @@ class Entry:
     training: Mapping[str, Any]
     problem: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    guide: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
@@ -60,6 +61,7 @@ class Entry:
             "options": dict(self.options),
             **told,
             "size_bytes": self.path.stat().st_size if self.path else None,
+            "guide": self.guide or None,
             "licence": self.licence,
             "accuracy": [dict(row) for row in self.accuracy],
             "parent": dict(self.parent) if self.parent else None,
@@ -140,6 +142,7 @@ def _of_file(one: shelf.Shelved) -> Entry:
         held.parent,
         held.training,
         options=held.options,
+        guide=held.guide,
     )
 
 

@@ -54,6 +54,8 @@ class Manifest:
         training: settings, data with origins and licences, steps, command.
         metrics: what was measured, each with the data it was measured on.
         parent: name and hash of the model it was made from, if any.
+        guide: name of the model that finds the spine and its regions, whose vertebrae
+            this one then tells apart; empty for one that works alone.
         tensors_sha256: hash of all tensors, checked on loading.
     """
 
@@ -71,6 +73,7 @@ class Manifest:
     parent: Mapping[str, str] | None = None
     tensors_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    guide: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as it is stored."""

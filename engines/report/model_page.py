@@ -78,6 +78,11 @@ def _facts(record: Mapping[str, Any]) -> Iterator[str]:
         if source:
             yield f"After: {source}"
         return
+    if record["guide"]:
+        yield (
+            f"It numbers the vertebrae of the spine that {record['guide']} finds: "
+            "both are run, one after the other"
+        )
     yield f"Licence of the weights: {record['licence'] or 'not told'}"
     if record["parent"]:
         yield (

@@ -100,6 +100,9 @@ class RobustnessRun:
             msg = f"{manifest.name} is a model for {manifest.modality.upper()}"
             hint = "The alterations are those of CT: choose a model for CT."
             raise SettingsError(msg, hint=hint)
+        if manifest.guide:
+            msg = f"{manifest.name} marks the spine that {manifest.guide} finds"
+            raise SettingsError(msg, hint=f"Measure {manifest.guide}.")
         if output is not None:
             require_writable(output)
         solid = catalog.find(manifest.architecture).dimensions == 3

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from engines import labels
 
@@ -68,6 +69,13 @@ DOUBT = 0.05
 MARGIN = 4
 """Voxels about the spine that are settled, too: finer grids look into them."""
 
+NAMED_MM = 2 * VERTEBRA_MM
+"""What a second network's opinion of a whole spine counts: as one of so much of it,
+since where it is wrong it is wrong by one or two vertebrae from end to end."""
+
+NAMED_DOUBT = 0.25
+"""Share of a second network's opinion that is spread evenly over all vertebrae."""
+
 SURE, LEAST = 0.5, 1e-3
 Places = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -80,6 +88,52 @@ class Level:
 
     id: int
     length_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a second network says, on a grid of its own, of which vertebra is where.
+
+    Attributes:
+        probability: (classes - 1, R, A, S), that of ``labels.VERTEBRA_CLASSES``.
+        to_own: (4, 4), voxel indices on the spine's grid -> those on this one, whose
+            axes are the same.
+    """
+
+    probability: Tensor
+    to_own: NDArray[np.float64]
+
+    def within(self, box: tuple[slice, ...]) -> "Opinion":
+        """Return it for the part of the spine's grid that ``box`` picks."""
+        shift = np.eye(4)
+        shift[:3, 3] = [side.start for side in box]
+        return Opinion(self.probability, self.to_own @ shift)
+
+    def told(self, voxels: NDArray[np.int64]) -> Places:
+        """Return the logarithm of what each level of ``LADDER`` has of each voxel.
+
+        Args:
+            voxels: (N, 3), indices on the spine's grid.
+
+        Returns:
+            (levels, N).
+        """
+        own = voxels @ self.to_own[:3, :3].T + self.to_own[:3, 3]
+        size = np.array(self.probability.shape[1:])
+        unit = 2 * own / np.maximum(size - 1, 1) - 1
+        points = torch.from_numpy(unit[:, ::-1].astype(np.float32).copy())
+        taken = functional.grid_sample(
+            self.probability[None],
+            points[None, None, None],
+            align_corners=True,
+            padding_mode="border",
+        )[0, :, 0, 0].numpy()
+        among = [labels.class_of(v.id, labels.VERTEBRA_CLASSES) - 1 for v in LADDER]
+        share = taken[among].astype(np.float64)
+        share = (share + LEAST / len(LADDER)) / (share.sum(axis=0) + LEAST)
+        even = NAMED_DOUBT / len(LADDER)
+        logarithm: Places = np.log((1 - NAMED_DOUBT) * share + even)
+        return logarithm
 
 
 def _ladder() -> tuple[Level, ...]:
@@ -103,6 +157,7 @@ def settle(
     hu: NDArray[np.float32] | None = None,
     *,
     into: Mapping[str, int] | None = None,
+    second: Opinion | None = None,
 ) -> Tensor:
     """Give each voxel of the spine the class of its vertebra alone.
 
@@ -113,6 +168,7 @@ def settle(
         hu: (R, A, S), the scan, whose endplates show where discs are that the network
             marked.
         into: the classes to give; None for ``classes``, and it is done in place.
+        second: of another network, that counts beside ``probability``.
 
     Returns:
         (number of ``into`` - 1, R, A, S).
@@ -131,7 +187,8 @@ def settle(
     )
     seen = None if hu is None else hu[box]
     opinion = probability[(slice(None), *box)]
-    found = vertebrae(spine[box], opinion, classes, spacing, seen)
+    other = None if second is None else second.within(box)
+    found = vertebrae(spine[box], opinion, classes, spacing, seen, other)
     nearest = ndimage.distance_transform_edt(
         found == 0, sampling=spacing, return_distances=False, return_indices=True
     )
@@ -150,6 +207,7 @@ def vertebrae(
     classes: Mapping[str, int],
     spacing: Spacing,
     hu: NDArray[np.float32] | None = None,
+    second: Opinion | None = None,
 ) -> NDArray[np.uint8]:
     """Return the VerSe id of each voxel of ``spine`` (R, A, S), 0 elsewhere.
 
@@ -159,6 +217,7 @@ def vertebrae(
         classes: regions or vertebrae, with their indices.
         spacing: voxel size in mm.
         hu: (R, A, S), the scan.
+        second: of another network, that counts beside ``opinion``.
     """
     depth = ndimage.distance_transform_edt(np.pad(spine, 1), sampling=spacing)
     depth = depth[1:-1, 1:-1, 1:-1]
@@ -175,7 +234,11 @@ def vertebrae(
     cost = THIN * _dips(bone)
     if hu is not None:
         cost += DARK * _dark(piece, hu[tuple(voxels.T)])
-    cuts, steps = _best(piece, np.log(np.clip(share, DOUBT, 1))[channels], cost)
+    told = np.log(np.clip(share, DOUBT, 1))[channels]
+    if second is not None:
+        length = max(float(place.max()) - low, NAMED_MM)
+        told = told + NAMED_MM / length * second.told(voxels)
+    cuts, steps = _best(piece, told, cost)
     seeds = np.zeros(spine.shape, np.uint8)
     ids = np.array([LADDER[step].id for step in steps], np.uint8)
     away = np.abs((place - low)[:, None] / STEP_MM - cuts[None]).min(axis=1, initial=9)

@@ -32,6 +32,7 @@ class Chosen:
         sha256: of the file.
         views: planes in which it segments.
         choices: device -> how it is computed there, once it was tried on a scan.
+        guide: the model that finds the spine whose vertebrae this one tells apart.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Chosen:
     sha256: str
     views: tuple[str, ...]
     choices: dict[str, Choice] = field(default_factory=dict)
+    guide: "Chosen | None" = None
     _model: Model | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -61,7 +63,16 @@ class Chosen:
     @property
     def told(self) -> dict[str, str]:
         """What records say of it."""
-        return {"name": self.manifest.name, "sha256": self.sha256}
+        told = {"name": self.manifest.name, "sha256": self.sha256}
+        if self.guide is None:
+            return told
+        own = {f"guide_{key}": value for key, value in self.guide.told.items()}
+        return told | own
+
+    @property
+    def first(self) -> "Chosen":
+        """The model that finds the spine: its guide, or itself."""
+        return self.guide or self
 
     @property
     def tells_order(self) -> bool:
@@ -144,6 +155,31 @@ def _defaults(planes: str | None) -> dict[str, Chosen]:
 
 def _chosen(path: Path, planes: str | None) -> Chosen:
     manifest = read_manifest(path)
-    solid = catalog.find(manifest.architecture).dimensions == 3
-    looked = views.resolve(planes, manifest.views, together=solid)
+    if manifest.guide:
+        guide = _guide(manifest, planes)
+        looked = views.resolve(None, manifest.views, together=_is_solid(manifest))
+        return Chosen(path, manifest, sha256_of(path), looked, guide=guide)
+    looked = views.resolve(planes, manifest.views, together=_is_solid(manifest))
     return Chosen(path, manifest, sha256_of(path), looked)
+
+
+def _is_solid(manifest: Manifest) -> bool:
+    return catalog.find(manifest.architecture).dimensions == 3
+
+
+def _guide(manifest: Manifest, planes: str | None) -> Chosen:
+    """Return the model that finds the spine for that of ``manifest``."""
+    path = shelf.locate(manifest.guide)
+    found = read_manifest(path)
+    fits = (
+        dict(manifest.classes) == dict(labels.VERTEBRA_CLASSES)
+        and dict(found.classes) in IN_ORDER
+        and found.modality == manifest.modality
+        and not found.guide
+    )
+    if not fits:
+        msg = f"{manifest.name} cannot be guided by {found.name}"
+        hint = "A model of vertebrae is guided by one of regions, for the same scans."
+        raise SettingsError(msg, hint=hint)
+    looked = views.resolve(planes, found.views, together=_is_solid(found))
+    return Chosen(path, found, sha256_of(path), looked)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from engines import __version__, batch, labels
 from engines.errors import LostDeviceError, SettingsError, SpineError
@@ -62,6 +63,9 @@ PROBE_SLICES = 2
 AROUND_THE_MIDDLE = {"sagittal": (0.4, 0.6), "coronal": (0.4, 0.6), "axial": (0, 1)}
 """View -> between which shares of the bone the gate's slices lie: the spine is in the
 middle from side to side and from front to back, and goes through from end to end."""
+
+AROUND_MM = 100.0
+"""What a guided network sees on each side of the spine that its guide found."""
 
 BONE_HU = 200.0
 
@@ -235,11 +239,13 @@ class Inferred:
         box: the part of the scan on the recipe's grid that was looked at.
         probability: (classes - 1, R, A, S) of that part, on the CPU.
         device: that computed it, and is to interpolate it.
+        named: what a guided network says of the vertebrae, on a grid of its own.
     """
 
     box: locate.Box
     probability: torch.Tensor
     device: str
+    named: levels.Opinion | None = None
 
 
 def segment_prepared(
@@ -279,6 +285,46 @@ def infer(
     return Inferred(box, probability, runtime.device)
 
 
+def around_spine(prepared: Prepared, found: Inferred, recipe: Recipe) -> Prepared:
+    """Return what a guided network looks at: ``AROUND_MM`` about the spine.
+
+    Args:
+        prepared: the scan as its guide sees it.
+        found: what the guide says of it.
+        recipe: of the guided network.
+    """
+    spine = np.zeros(prepared.grid.shape, bool)
+    spine[found.box] = (found.probability.sum(dim=0) > locate.SURE).numpy()
+    spacing_mm = prepared.grid.spacing_mm
+    sides = ndimage.find_objects(spine.astype(np.uint8))
+    box = locate.WHOLE
+    if sides:
+        margins = [round(AROUND_MM / mm) for mm in spacing_mm]
+        wide = [
+            slice(max(0, side.start - margin), side.stop + margin)
+            for side, margin in zip(sides[0], margins, strict=True)
+        ]
+        box = (wide[0], wide[1], wide[2])
+    part = prepared.cropped(box)
+    return prepare(Volume(part.hu, part.grid), recipe)
+
+
+def opinion(
+    prepared: Prepared, box: locate.Box, seen: Prepared, named: Inferred
+) -> levels.Opinion:
+    """Return what a guided network says, for ``box`` of the grid of its guide.
+
+    Args:
+        prepared: the scan as the guide sees it.
+        box: the part of it in which the guide found the spine.
+        seen: what the guided network was given.
+        named: what it says of that.
+    """
+    here = cropped(prepared.grid, box).affine
+    own = cropped(seen.grid, named.box).affine
+    return levels.Opinion(named.probability, np.linalg.inv(own) @ here)
+
+
 def label(
     prepared: Prepared,
     inferred: Inferred,
@@ -290,6 +336,7 @@ def label(
     """Clean what the network said, in place, and bring it to the scan's own grid.
 
     Args:
+        manifest: of the model that found the spine.
         vertebrae: number the vertebrae of a model of regions, too: labels are then
             VerSe ids.
     """
@@ -303,6 +350,7 @@ def label(
             part.grid.spacing_mm,
             part.hu,
             into=labels.VERTEBRA_CLASSES if vertebrae else None,
+            second=inferred.named if vertebrae else None,
         )
     probability = probability.to(inferred.device)
     turned = native.labels(
@@ -419,6 +467,8 @@ class SegmentRun:
             if todo:
                 for one in self.models.values():
                     read_intact(one.path)
+                    if one.guide:
+                        read_intact(one.guide.path)
                 self._loader.submit(self._load_early)
             yield from self._batch(todo)
         finally:
@@ -469,6 +519,7 @@ class SegmentRun:
         What goes wrong here goes wrong again, and is told, where it is needed.
         """
         with contextlib.suppress(SpineError):
+            self._only.first.load()
             self._only.load()
 
     def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
@@ -510,7 +561,7 @@ class SegmentRun:
             )
             self.used[found.name] = chosen
         with job.timed("prepare"):
-            return chosen, prepare(scan, chosen.manifest.recipe)
+            return chosen, prepare(scan, chosen.first.manifest.recipe)
 
     def _chosen(self, found: Found, scan: Volume) -> Chosen:
         if self.settings.model == shelf.AUTO:
@@ -529,16 +580,28 @@ class SegmentRun:
         chosen, prepared = read
         device = self._free.get()
         try:
-            done = self._inferred(job, chosen, prepared, device)
+            done = self._found(job, chosen, prepared, device)
         except LostDeviceError as error:
             if self.settings.require_gpu:
                 raise
             job.notes.append(Note(error.code, f"{error}; the CPU did this scan"))
             device = torch.device("cpu")
-            done = self._inferred(job, chosen, prepared, device)
+            done = self._found(job, chosen, prepared, device)
         finally:
             self._free.put(device)  # a lost one is not tried again
         return chosen, prepared, done
+
+    def _found(
+        self, job: batch.Job, chosen: Chosen, prepared: Prepared, device: torch.device
+    ) -> Inferred:
+        """Run one network over a scan, or the guide and then the guided one."""
+        found = self._inferred(job, chosen.first, prepared, device)
+        if chosen.guide is None or not (found.probability > 0).any():
+            return found
+        with job.timed("prepare"):
+            seen = around_spine(prepared, found, chosen.manifest.recipe)
+        named = self._inferred(job, chosen, seen, device)
+        return replace(found, named=opinion(prepared, found.box, seen, named))
 
     def _inferred(
         self, job: batch.Job, chosen: Chosen, prepared: Prepared, device: torch.device
@@ -587,9 +650,9 @@ class SegmentRun:
             done = label(
                 prepared,
                 inferred,
-                chosen.manifest,
+                chosen.first.manifest,
                 mark_uncertain=self.settings.mark_uncertain,
-                vertebrae=self.settings.vertebrae,
+                vertebrae=self.settings.vertebrae or chosen.guide is not None,
             )
         _note(job, done)
         stem = found.name.rsplit("/", 1)[-1]
@@ -666,6 +729,7 @@ class SegmentRun:
         return {
             "input_sha256": self._content(found),
             "model_sha256": chosen.sha256,
+            **({"guide_sha256": chosen.guide.sha256} if chosen.guide else {}),
             "views": list(chosen.views),
             "device": self.settings.device,
             "backend": self.settings.backend,

@@ -116,7 +116,10 @@ def train(
         TrainingError: no data, nothing to train on, or a loss that is not finite.
         SettingsError: the checkpoint in ``run`` belongs to other settings.
         OutputError: ``run`` cannot be written.
+        UnknownModelError: there is no model of the name in ``guide``.
     """
+    if settings.guide:
+        shelf.locate(settings.guide)
     if settings.rounds > 1 or any(s.kind == UNLABELLED for s in settings.sources):
         msg = "self-training in rounds is for spine train alone"
         raise SettingsError(msg, hint="Give rounds = 1, without unlabelled scans.")
@@ -328,6 +331,7 @@ class _Trainer:
             licence=settings.licence,
             training={**provenance, **done},
             parent=_parent(settings),
+            guide=settings.guide,
             options=settings.network_options,
         )
         path = self.folder / f"{settings.name}.safetensors"

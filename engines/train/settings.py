@@ -268,6 +268,9 @@ class TrainSettings:
         split: of the ``auto`` sources, by subject.
         deterministic: refuse operations whose result may differ from run to run.
         parent: model to start from, by name or path.
+        guide: name of a model of regions that finds the spine when this one labels
+            scans: this one then tells its vertebrae apart, which have to be its
+            classes. Empty for a model that works alone.
         fresh: take the parent's shape alone, as of a pruned one, and draw its weights.
         precision: ``auto``, ``float32`` or ``bfloat16``.
     """
@@ -320,6 +323,7 @@ class TrainSettings:
     seed: int = 0
     deterministic: bool = False
     parent: str = ""
+    guide: str = ""
     fresh: bool = False
     device: str = "auto"
     precision: str = "auto"
@@ -492,6 +496,11 @@ class TrainSettings:
                 (self.rounds > 1 or unseen) and self.prepared_by.modality != "ct",
                 "masks are judged by bone density, which MR does not show",
                 "Give rounds = 1, without unlabelled scans.",
+            ),
+            (
+                self.guide and self.classes != "vertebrae",
+                f"a model of {self.classes} tells no vertebrae of its guide apart",
+                "Choose the classes vertebrae, or leave guide out.",
             ),
             (
                 self.classes == "mr" and self.prepared_by.modality != "mr",

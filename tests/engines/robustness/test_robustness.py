@@ -175,6 +175,19 @@ def test_a_model_for_mr_is_refused(
     assert "choose a model for CT" in refused.value.hint
 
 
+def test_a_guided_model_is_no_more_robust_than_its_guide(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = robustness.read_manifest
+    monkeypatch.setattr(
+        robustness, "read_manifest", lambda path: replace(real(path), guide="finder")
+    )
+
+    with pytest.raises(SettingsError, match="the spine that finder finds") as refused:
+        RobustnessRun(*folders, RobustnessSettings())
+    assert refused.value.hint == "Measure finder."
+
+
 def test_the_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "new/out"
     rows = run(folders, "kernel", output=out).rows

@@ -225,6 +225,7 @@ def test_without_a_good_mask_it_ends(folder: Path, tmp_path: Path) -> None:
             {"rounds": 1, "sources": (replace(BOTH[1], labelled_by="unet-r34"),)},
             "unlabelled scans alone",
         ),
+        ({"guide": "unet-r34"}, "a model of regions tells no vertebrae of its guide"),
     ],
 )
 def test_impossible_rounds_are_refused(changes: dict[str, object], said: str) -> None:
@@ -246,6 +247,7 @@ TAUGHT = replace(
     parent="",
     network="linknet-mobilenet-v2",
     classes="vertebrae",
+    guide="unet-r34",
     sources=(BOTH[0], replace(BOTH[1], labelled_by="unet-r34")),
 )
 
@@ -262,7 +264,9 @@ def test_another_model_names_vertebrae(
     named = read_mask(path).voxels
     both = (mask.voxels > 0) & (named > 0) & (named != IGNORED)
     assert (named == mask.voxels)[both].mean() > 0.9
-    told = load_model(run / f"{TAUGHT.name}.safetensors").manifest.training
+    manifest = load_model(run / f"{TAUGHT.name}.safetensors").manifest
+    assert manifest.guide == "unet-r34"
+    told = manifest.training
     assert told["train"] == ["a", "t"]
     assert [(o["name"], o["by"]) for o in told["labelled"]] == [("t_ct", "unet-r34")]
 
@@ -294,6 +298,12 @@ def test_a_model_that_is_not_there_cannot_label(folder: Path, tmp_path: Path) ->
                 replace(TAUGHT, sources=sources), folder, tmp_path / "r"
             )
         )
+
+
+def test_a_guide_that_is_not_there_is_told_first(taught: Path, tmp_path: Path) -> None:
+    settings = replace(TAUGHT, guide="nobody", sources=BOTH[:1])
+    with pytest.raises(UnknownModelError, match="nobody"):
+        next(self_training.train(settings, taught, tmp_path / "r"))
 
 
 def test_the_fall_from_the_sacrum_is_not_held_against_names() -> None:
