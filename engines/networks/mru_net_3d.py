@@ -15,6 +15,10 @@ block, and the last with the cube itself. A whole volume is covered by overlappi
 cubes whose probabilities are averaged, those of a cube's middle counting more than
 those of its sides (``engines.segment.cubes``).
 
+In the paper it recognises the vertebrae of the spine that CHASPPRAU-Net segmented. The
+model that is shipped does so for the spine that ``unet-r34`` finds (``guide`` of its
+manifest), on a grid of its own that is much coarser than that of the mask.
+
 The paper publishes 1,245,155 trainable parameters and no widths. For one channel and
 two classes this network has 1,245,730, which is 575 more: MobileNetV2 ends with its
 64-channel blocks at stride 16 here, since the whole of it, three times, would have six

@@ -5,7 +5,8 @@ what it called L3 a slice before. Here the bodies are followed from foot to head
 cut where bone is thin or endplates are bright, as about discs, into vertebrae that
 come in order: each as long as that level is in people, none left out, and named as
 most of the network's opinion goes. Arches and processes then belong to the body that
-they grow out of, by a watershed of the depth in bone.
+they grow out of, by a watershed of the depth in bone. A second network may have its
+say about which vertebra is which (``Opinion``), where the first tells regions alone.
 
 The cuts are those of the best path through a semi-Markov chain (Ostendorf et al., IEEE
 Trans. Speech Audio Process. 4:360, 1996). How long each level is beside the others was

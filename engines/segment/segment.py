@@ -64,7 +64,7 @@ AROUND_THE_MIDDLE = {"sagittal": (0.4, 0.6), "coronal": (0.4, 0.6), "axial": (0,
 """View -> between which shares of the bone the gate's slices lie: the spine is in the
 middle from side to side and from front to back, and goes through from end to end."""
 
-AROUND_MM = 100.0
+AROUND_MM = 75.0
 """What a guided network sees on each side of the spine that its guide found."""
 
 BONE_HU = 200.0
@@ -670,7 +670,7 @@ class SegmentRun:
             "made_from": self._fingerprint(found, chosen),
             "model": chosen.told,
             "volume_ml": round(float(volume_ml), 2),
-            "views": list(chosen.views),
+            "views": list(chosen.first.views),
         }
         return job.done({**outputs, "preview": str(preview)}, details)
 
@@ -705,7 +705,7 @@ class SegmentRun:
             "version": __version__,
             "backend": choice.runtime.backend if choice else "torch",
             "precision": choice.runtime.precision if choice else None,
-            "views": list(chosen.views),
+            "views": list(chosen.first.views),
         }
 
     def _skip_or_refuse(self, found: Found) -> CaseResult | None:
@@ -730,7 +730,7 @@ class SegmentRun:
             "input_sha256": self._content(found),
             "model_sha256": chosen.sha256,
             **({"guide_sha256": chosen.guide.sha256} if chosen.guide else {}),
-            "views": list(chosen.views),
+            "views": list(chosen.first.views),
             "device": self.settings.device,
             "backend": self.settings.backend,
             "precision": self.settings.precision,
@@ -753,7 +753,8 @@ class SegmentRun:
         used = [one for one in self.models.values() if one in self.used.values()]
         told = [
             f"Model {one.manifest.name} for {one.manifest.modality.upper()}, "
-            f"SHA-256 {one.sha256[:16]}, views: {', '.join(one.views)}"
+            f"SHA-256 {one.sha256[:16]}, views: {', '.join(one.first.views)}"
+            + (f"; {one.guide.manifest.name} found the spine" if one.guide else "")
             for one in used or self.models.values()
         ]
         told += [

@@ -172,6 +172,19 @@ def test_another_guide_makes_another_result(tmp_path: Path, shelved: Path) -> No
     assert segmented("namer", output).status == "done"
 
 
+def test_views_are_those_of_the_guide(tmp_path: Path, shelved: Path) -> None:
+    manifest = models.read_manifest(shelved / "finder.safetensors")
+    spec = catalog.find(manifest.architecture)
+    network = spec.build(in_channels=1, classes=5)
+    three = replace(manifest, views=("axial", "sagittal"))
+    save_model(shelved / "finder.safetensors", network, three)
+
+    (one,) = models.pick("namer", "axial").values()
+
+    assert one.first.views == ("axial",)
+    assert one.views == catalog.find("mru-net-3d").views
+
+
 def test_a_damaged_guide_is_told_before_the_first_scan(
     tmp_path: Path, shelved: Path
 ) -> None:
