@@ -655,6 +655,8 @@ class SegmentRun:
                 vertebrae=self.settings.vertebrae or chosen.guide is not None,
             )
         _note(job, done)
+        if self._numbers(chosen):
+            _note_unsure_names(job, done)
         stem = found.name.rsplit("/", 1)[-1]
         folder = self.output / found.name
         preview = folder / (stem + PREVIEW_SUFFIX)
@@ -786,6 +788,18 @@ def _note(job: batch.Job, done: Segmented) -> None:
             f"the largest {done.cleaned.largest_ml:.1f} ml"
         )
         job.notes.append(Note("islands_removed", told))
+
+
+def _note_unsure_names(job: batch.Job, done: Segmented) -> None:
+    """Warn of vertebrae that no border between two regions helped to number."""
+    found = set(np.unique(done.labels).tolist()) & set(labels.VERTEBRAE)
+    regions = {labels.VERTEBRAE[number].region for number in found}
+    if len(regions) == 1:
+        told = (
+            f"only {regions.pop()} vertebrae are in view: nothing shows which they "
+            "are for sure, and all their names may be wrong by one or more"
+        )
+        job.notes.append(Note("names_unsure", told))
 
 
 def _voxel_ml(grid: Grid) -> float:

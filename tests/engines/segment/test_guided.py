@@ -159,6 +159,27 @@ def test_the_guide_finds_the_spine_and_the_guided_one_numbers_it(
     assert named.details["model"]["guide_name"] == "finder"
 
 
+def test_the_shipped_model_names_the_sample(tmp_path: Path) -> None:
+    result = segmented("mru-net-3d", tmp_path)
+
+    ids = Volume.read(Path(result.outputs["vertebrae"])).voxels
+    truth = Volume.read(DATA / "tsexample_seg-vert_msk.nii.gz").voxels
+    both = (ids > 0) & (truth > 0)
+    assert not result.warnings
+    assert (ids == truth)[both].mean() > 0.9
+    assert set(np.unique(ids)) >= {0, 19, 20, 21, 22, 23, 24, 26}
+
+
+def test_names_in_a_scan_of_one_region_are_warned_of(tmp_path: Path) -> None:
+    asked = SegmentSettings("mru-net-3d", precision="float32")
+    scan = DATA / "tptbox_ct.nii.gz"
+    (result,) = SegmentRun([scan], tmp_path, asked).results()
+
+    assert result.status == "done"
+    assert [note.code for note in result.warnings] == ["names_unsure"]
+    assert "only lumbar vertebrae are in view" in result.warnings[0].message
+
+
 def test_another_guide_makes_another_result(tmp_path: Path, shelved: Path) -> None:
     output = tmp_path / "out"
     assert segmented("namer", output).status == "done"
