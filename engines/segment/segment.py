@@ -290,22 +290,19 @@ def around_spine(prepared: Prepared, found: Inferred, recipe: Recipe) -> Prepare
 
     Args:
         prepared: the scan as its guide sees it.
-        found: what the guide says of it.
+        found: what the guide says of it; some of it is spine.
         recipe: of the guided network.
     """
     spine = np.zeros(prepared.grid.shape, bool)
     spine[found.box] = (found.probability.sum(dim=0) > locate.SURE).numpy()
     spacing_mm = prepared.grid.spacing_mm
-    sides = ndimage.find_objects(spine.astype(np.uint8))
-    box = locate.WHOLE
-    if sides:
-        margins = [round(AROUND_MM / mm) for mm in spacing_mm]
-        wide = [
-            slice(max(0, side.start - margin), side.stop + margin)
-            for side, margin in zip(sides[0], margins, strict=True)
-        ]
-        box = (wide[0], wide[1], wide[2])
-    part = prepared.cropped(box)
+    margins = [round(AROUND_MM / mm) for mm in spacing_mm]
+    (sides,) = ndimage.find_objects(spine.astype(np.uint8))
+    wide = [
+        slice(max(0, side.start - margin), side.stop + margin)
+        for side, margin in zip(sides, margins, strict=True)
+    ]
+    part = prepared.cropped((wide[0], wide[1], wide[2]))
     return prepare(Volume(part.hu, part.grid), recipe)
 
 
@@ -596,7 +593,8 @@ class SegmentRun:
     ) -> Inferred:
         """Run one network over a scan, or the guide and then the guided one."""
         found = self._inferred(job, chosen.first, prepared, device)
-        if chosen.guide is None or not (found.probability > 0).any():
+        spine = found.probability.sum(dim=0) > locate.SURE
+        if chosen.guide is None or not spine.any():
             return found
         with job.timed("prepare"):
             seen = around_spine(prepared, found, chosen.manifest.recipe)

@@ -162,30 +162,28 @@ def test_nothing_that_fits_is_refused_at_once(folders: tuple[Path, Path]) -> Non
         RobustnessRun(*folders, RobustnessSettings("nothing"))
 
 
-def test_a_model_for_mr_is_refused(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changes", "said", "hint"),
+    [
+        ({"modality": "mr"}, "model for MR", "choose a model for CT"),
+        ({"guide": "finder"}, "the spine that finder finds", "Measure finder."),
+    ],
+)
+def test_a_model_that_is_not_its_own_is_refused(
+    folders: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    said: str,
+    hint: str,
 ) -> None:
     real = robustness.read_manifest
     monkeypatch.setattr(
-        robustness, "read_manifest", lambda path: replace(real(path), modality="mr")
+        robustness, "read_manifest", lambda path: replace(real(path), **changes)
     )
 
-    with pytest.raises(SettingsError, match="model for MR") as refused:
+    with pytest.raises(SettingsError, match=said) as refused:
         RobustnessRun(*folders, RobustnessSettings())
-    assert "choose a model for CT" in refused.value.hint
-
-
-def test_a_guided_model_is_no_more_robust_than_its_guide(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = robustness.read_manifest
-    monkeypatch.setattr(
-        robustness, "read_manifest", lambda path: replace(real(path), guide="finder")
-    )
-
-    with pytest.raises(SettingsError, match="the spine that finder finds") as refused:
-        RobustnessRun(*folders, RobustnessSettings())
-    assert refused.value.hint == "Measure finder."
+    assert hint in refused.value.hint
 
 
 def test_the_files(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -178,6 +179,24 @@ def test_names_in_a_scan_of_one_region_are_warned_of(tmp_path: Path) -> None:
     assert result.status == "done"
     assert [note.code for note in result.warnings] == ["names_unsure"]
     assert "only lumbar vertebrae are in view" in result.warnings[0].message
+
+
+def test_thin_scans_and_scans_without_a_spine_are_done(tmp_path: Path) -> None:
+    """Six slices are one voxel of the network's; water holds no spine."""
+    whole = nib.load(SCAN)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    nib.save(whole.slicer[:, :, 50:56], scans / "thin_ct.nii.gz")
+    water = np.full((40, 40, 40), 10, np.int16)
+    water[:6] = -1000
+    nib.save(nib.Nifti1Image(water, np.diag([3, 3, 3, 1])), scans / "water_ct.nii.gz")
+    asked = SegmentSettings("mru-net-3d", precision="float32")
+
+    thin, water_done = SegmentRun([scans], tmp_path / "out", asked).results()
+
+    assert (thin.status, water_done.status) == ("done", "done")
+    assert "empty_mask" in [note.code for note in water_done.warnings]
+    assert not Volume.read(Path(water_done.outputs["vertebrae"])).voxels.any()
 
 
 def test_another_guide_makes_another_result(tmp_path: Path, shelved: Path) -> None:
