@@ -25,7 +25,7 @@ from engines.runtimes import gate
 from engines.runtimes.backends import BACKENDS, REFERENCE, Backend
 from engines.runtimes.gate import Gate
 from engines.runtimes.runtime import Runtime
-from engines.segment import segment, views
+from engines.segment import inference, views
 from engines.segment.slices import is_filled
 from engines.volume import Volume
 
@@ -141,13 +141,13 @@ def subject_of(name: str, model: Model, scan: Volume, device: torch.device) -> S
     It is slices of all its views, evenly spread over those that are not empty, or a
     cube from the middle. They lie on the device: how they get there is not timed.
     """
-    prepared = segment.prepare(scan, model.manifest.recipe)
+    prepared = inference.prepare(scan, model.manifest.recipe)
     planes = model.manifest.views
-    probe = tuple(segment.probe(prepared, model, planes))
+    probe = tuple(inference.probe(prepared, model, planes))
     if model.dimensions == 3:
         batches, slices = probe, sum(len(b) * b.shape[-1] for b in probe)
     else:
-        frame = segment.frame_for(model, prepared)
+        frame = inference.frame_for(model, prepared)
         cut = []
         for view in planes:
             stacked = views.stack(torch.from_numpy(prepared.values), view)

@@ -14,6 +14,7 @@ HEIGHT = 480
 """Pixels; the width follows from the patient."""
 
 WINDOW_HU = (-200.0, 800.0)
+MR_PERCENTILES = (1.0, 99.5)
 OVERLAY = 0.3
 """Share of the colour in a labelled pixel; its outline is opaque."""
 
@@ -45,6 +46,21 @@ def preview(
     width = max(1, round(joined.width * HEIGHT / joined.height))
     sized = joined.resize((min(width, 4 * HEIGHT), HEIGHT), Image.Resampling.BILINEAR)
     return _png(sized)
+
+
+def window_of(values: NDArray[Any], modality: str) -> tuple[float, float]:
+    """Return the values that are black and white in a picture of a scan.
+
+    The values of an MR mean nothing by themselves, so its window is that of most of
+    them: from its 1st to its 99.5th percentile of what is not empty.
+    """
+    if modality == "ct":
+        return WINDOW_HU
+    filled = values[values > values.min()]
+    if not filled.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(filled, MR_PERCENTILES))
+    return (low, high) if high > low else (low, low + 1.0)
 
 
 @dataclass(frozen=True, slots=True)

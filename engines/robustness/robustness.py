@@ -39,7 +39,7 @@ from engines.robustness.subject import (
 from engines.runtimes.choose import Choice, choose
 from engines.runtimes.devices import pick
 from engines.scans import Found, find_scans, read_case
-from engines.segment import segment, views
+from engines.segment import inference, views
 from engines.volume import Volume
 
 Told = Callable[[str, str], None]
@@ -240,11 +240,11 @@ class RobustnessRun:
         if self._model is None:
             self._model = shelf.load(str(self._path))
         model = self._model
-        prepared = segment.prepare(scan, model.manifest.recipe)
+        prepared = inference.prepare(scan, model.manifest.recipe)
         if self._choice is None:
-            tried = segment.probe(prepared, model, self.views)
+            tried = inference.probe(prepared, model, self.views)
             self._choice = choose(model, self._device, self.settings.precision, tried)
-        return segment.segment_prepared(
+        return inference.segment_prepared(
             prepared, model, self._choice.runtime, self.views
         ).labels
 

@@ -123,17 +123,15 @@ def choose(
         BackendError: what was named cannot be loaded.
     """
     ways = candidates(device, precision, backend)
-    reference = backends.find(backends.REFERENCE[0]).load(
-        model, device, backends.REFERENCE[1]
-    )
+    standard = reference(model, device)
     if ways == [backends.REFERENCE]:
-        return Choice(reference, None, _alone(device, precision, backend))
+        return Choice(standard, None, _alone(device, precision, backend))
     named = backend != AUTO or precision != AUTO
-    trial = _Trial(model, device, probe, reference, fatal=backend != AUTO)
+    trial = _Trial(model, device, probe, standard, fatal=backend != AUTO)
     book = Paces(model, device)
     if named and backends.REFERENCE not in ways and len(ways) == 1:
         found = trial.of(ways[0], pace=False)
-        return _settled([found], reference, trial, named=True)
+        return _settled([found], standard, trial, named=True)
     known = book.read()
     if all(way in known for way in ways):
         results = []
@@ -141,10 +139,16 @@ def choose(
             results.append(trial.of(way, pace=False))
             if results[-1].usable:
                 break
-        return _settled(results, reference, trial, named=named, known=known)
+        return _settled(results, standard, trial, named=named, known=known)
     results = [trial.of(way, pace=True) for way in ways]
     book.write({one.way: one.ms_per_slice for one in results})
-    return _settled(results, reference, trial, named=named)
+    return _settled(results, standard, trial, named=named)
+
+
+def reference(model: Model, device: torch.device) -> Runtime:
+    """Return what every other runtime is held against: torch in float32."""
+    name, precision = backends.REFERENCE
+    return backends.find(name).load(model, device, precision)
 
 
 def candidates(device: torch.device, precision: str, backend: str) -> list[Way]:
@@ -194,7 +198,14 @@ class _Trial:
         self.loaded: dict[Way, Runtime] = {backends.REFERENCE: reference}
 
     def of(self, way: Way, *, pace: bool) -> Tried:
-        """Try one way; measure its pace too if asked."""
+        """Try one way; measure its pace too if asked.
+
+        A library may raise anything for a network or a processor that it does not
+        know: whatever it raises is the reason why it is not used.
+
+        Raises:
+            BackendError: what was named cannot be loaded or run.
+        """
         name, precision = way
         try:
             if way not in self.loaded:
@@ -209,6 +220,12 @@ class _Trial:
             if self._fatal:
                 raise
             return Tried(name, precision, problem=str(error))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            if self._fatal:
+                msg = f"{name} in {precision} cannot run this network ({reason})"
+                raise BackendError(msg) from error
+            return Tried(name, precision, problem=reason)
         return Tried(name, precision, figures, ms)
 
 
@@ -253,7 +270,7 @@ def _settled(
 def _why_not(one: Tried) -> str:
     name = f"{one.backend} in {one.precision}"
     if one.problem:
-        return f"{name} could not be loaded: {one.problem}"
+        return f"{name} could not be loaded or run: {one.problem}"
     if one.gate is None:
         return name
     told = f"agreement {one.gate.agreement:.4%}, Dice {one.gate.dice:.4f}"

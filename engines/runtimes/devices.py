@@ -54,6 +54,13 @@ def pick(name: str = "auto") -> torch.device:
     return torch.device("cuda", int(number or 0))
 
 
+def kind(device: torch.device) -> str:
+    """Return what computes alike: a GPU's name, or whether the CPU has bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "cpu with bfloat16" if cpu_has_bfloat16() else device.type
+
+
 def cpu_has_bfloat16() -> bool:
     """Say whether the CPU multiplies bfloat16 matrices in hardware."""
     flags = torch.cpu.get_capabilities()

@@ -1,6 +1,6 @@
 """The parity gate: does a faster runtime label as the reference does?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,17 @@ class Gate:
     def passed(self) -> bool:
         """Say whether the faster runtime may be used."""
         return self.agreement >= LEAST_AGREEMENT and self.dice >= LEAST_DICE
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Gate":
+        """Rebuild the figures from ``as_json``."""
+        return cls(
+            str(record["backend"]),
+            str(record["precision"]),
+            float(record["agreement"]),
+            float(record["dice"]),
+            int(record["slices"]),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures for the run record."""

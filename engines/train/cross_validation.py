@@ -26,7 +26,8 @@ from engines.metrics import overlap, surface
 from engines.metrics.evaluate import plain
 from engines.metrics.inner import FEWEST, inner
 from engines.networks.manifest import load_model, save_model
-from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.segment.segment import SegmentRun
+from engines.segment.settings import SegmentSettings
 from engines.train import loop
 from engines.train.data import Pair, Scans
 from engines.train.losses import IGNORED

@@ -35,8 +35,8 @@ from engines.segment.segment import (
     MASK_SUFFIX,
     VERTEBRAE_SUFFIX,
     SegmentRun,
-    SegmentSettings,
 )
+from engines.segment.settings import SegmentSettings
 from engines.train import data, judge, loop
 from engines.train.losses import IGNORED
 from engines.train.settings import UNLABELLED, Source, TrainSettings

@@ -106,7 +106,8 @@ def segment(
     _seg- or _msk) are left out.
     """
     with render.command("segment", as_json=as_json) as run:
-        from engines.segment.segment import SegmentRun, SegmentSettings
+        from engines.segment.segment import SegmentRun
+        from engines.segment.settings import SegmentSettings
 
         settings = SegmentSettings(
             model,

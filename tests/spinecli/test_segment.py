@@ -24,7 +24,7 @@ from engines.labels import REGION_CLASSES
 from engines.networks import shelf
 from engines.preprocess import orient
 from engines.runtimes import devices
-from engines.segment import segment
+from engines.segment import compute, inference
 from engines.volume import Volume
 from spinecli.app import app
 from tests import phantoms
@@ -535,16 +535,16 @@ def test_a_gpu_that_is_required_and_not_there_is_an_error(
 def test_a_lost_device_is_told_and_the_scan_finished(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = segment.infer
+    whole = compute.infer
     asked: list[str] = []
 
-    def losing(*given: Any, **named: Any) -> segment.Inferred:
+    def losing(*given: Any, **named: Any) -> inference.Inferred:
         asked.append(given[2].device)
         if len(asked) == 1:
             raise LostDeviceError("cuda:0 was lost: CUDA error")
         return whole(*given, **named)
 
-    monkeypatch.setattr(segment, "infer", losing)
+    monkeypatch.setattr(compute, "infer", losing)
     status, record = spine_json(small, "-o", tmp_path / "out")
     assert status == 0
     (case,) = record["cases"]

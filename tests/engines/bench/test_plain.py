@@ -11,7 +11,7 @@ from engines.bench import plain
 from engines.bench.process import Ended
 from engines.errors import BenchError
 from engines.networks import shelf
-from engines.segment import segment
+from engines.segment import inference
 from tests import phantoms
 
 DATA = Path(__file__).parents[2] / "data"
@@ -45,7 +45,7 @@ def test_it_finds_the_vertebrae_of_a_real_scan(crop: Path, tmp_path: Path) -> No
 def test_grids_and_intensities_are_those_of_the_program() -> None:
     scan = phantoms.volume(phantoms.ct_values((40, 40, 30)), "PIR", (0.7, 1.1, 2.5))
     recipe = shelf.load(shelf.DEFAULT_MODEL).manifest.recipe
-    ours = segment.prepare(scan, recipe)
+    ours = inference.prepare(scan, recipe)
 
     turned = plain.orient.reorient(scan, recipe.orientation)
     grid = plain.target_grid(turned.grid, recipe)

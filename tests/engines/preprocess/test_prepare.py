@@ -16,7 +16,7 @@ from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import prepare, prepare_mask, target_grid
 from engines.preprocess.recipe import NORMALISATION_NAMES, RECIPES, Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
-from engines.segment import segment
+from engines.segment import inference
 from engines.volume import Volume, read_mask, write_nifti
 from tests import phantoms
 
@@ -244,8 +244,8 @@ def test_smoothing_that_is_left_adds_up() -> None:
 def test_network_sees_the_same_in_a_prepared_scan() -> None:
     how = RECIPES["spine-ct"]
     image = Volume.read(DATA / "tptbox_ct.nii.gz")
-    seen = segment.prepare(image, how)
-    again = segment.prepare(to_hounsfield(prepare(image, how).volume), how)
+    seen = inference.prepare(image, how)
+    again = inference.prepare(to_hounsfield(prepare(image, how).volume), how)
 
     assert again.grid.matches(seen.grid)
     np.testing.assert_allclose(again.values, seen.values, atol=1e-4)

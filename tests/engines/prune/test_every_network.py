@@ -28,7 +28,7 @@ from engines.preprocess.recipe import RECIPES
 from engines.prune import graph, shrink
 from engines.prune.graph import Group
 from engines.runtimes.choose import choose
-from engines.segment import segment
+from engines.segment import inference
 from engines.volume import Volume
 
 DATA = Path(__file__).parents[2] / "data"
@@ -166,11 +166,11 @@ def test_its_onnx_agrees(cut: Cut, tmp_path: Path) -> None:
 
 def test_it_segments(saved: Path) -> None:
     model = load_model(saved)
-    prepared = segment.prepare(scan(model), model.manifest.recipe)
+    prepared = inference.prepare(scan(model), model.manifest.recipe)
     planes = model.manifest.views[-1:]
-    tried = segment.probe(prepared, model, planes)
+    tried = inference.probe(prepared, model, planes)
     choice = choose(model, torch.device("cpu"), "float32", tried)
-    done = segment.segment_prepared(prepared, model, choice.runtime, planes)
+    done = inference.segment_prepared(prepared, model, choice.runtime, planes)
     assert done.labels.shape == prepared.scan.grid.shape
     assert done.labels.max() <= 1
 

@@ -18,7 +18,7 @@ from engines.runtimes import export, gate, quantize, tensorrt_build
 from engines.runtimes.plan import Wanted
 from engines.runtimes.tensorrt_library import RTX, Library
 from engines.runtimes.torch_runtime import TorchRuntime
-from engines.segment import segment
+from engines.segment import inference
 from engines.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,8 +49,8 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def probe(model: Model) -> list[torch.Tensor]:
-    prepared = segment.prepare(Volume.read(SCAN), model.manifest.recipe)
-    return segment.probe(prepared, model, model.manifest.views)
+    prepared = inference.prepare(Volume.read(SCAN), model.manifest.recipe)
+    return inference.probe(prepared, model, model.manifest.views)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from engines.networks.manifest import Manifest, save_model
 from engines.preprocess.recipe import Recipe
 from engines.results import CaseResult
 from engines.segment import cubes
-from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.segment.segment import SegmentRun
+from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 
 DATA = Path(__file__).parents[2] / "data"

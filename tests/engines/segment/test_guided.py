@@ -16,7 +16,8 @@ from engines.networks.manifest import Manifest, save_model
 from engines.preprocess.recipe import RECIPES, Recipe
 from engines.results import CaseResult
 from engines.segment import levels, models
-from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.segment.segment import SegmentRun
+from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 from tests.engines.segment.test_levels import MM, REGIONS, Ids, opinion, spine, upwards
 

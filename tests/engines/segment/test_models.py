@@ -18,7 +18,8 @@ from engines.preprocess.modality import recognise, require_known
 from engines.preprocess.recipe import RECIPES
 from engines.scans import find_scans
 from engines.segment import models
-from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.segment.segment import SegmentRun
+from engines.segment.settings import SegmentSettings
 from engines.volume import read_mask
 from tests import phantoms
 

@@ -7,7 +7,8 @@ import pytest
 from engines.preprocess import orient, resample
 from engines.preprocess.recipe import RECIPES
 from engines.preprocess.tree import PrepareSettings, prepare_tree
-from engines.segment.segment import SegmentRun, SegmentSettings
+from engines.segment.segment import SegmentRun
+from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 
 CROP = Path(__file__).parents[2] / "data" / "tptbox_ct.nii.gz"

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from engines import geometry
 from engines.preprocess import orient, resample
 from engines.preprocess.recipe import RECIPES
-from engines.segment.segment import SegmentRun, SegmentSettings, prepare
+from engines.segment.inference import prepare
+from engines.segment.segment import SegmentRun
+from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 from tests import phantoms
 

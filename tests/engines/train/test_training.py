@@ -162,7 +162,7 @@ def test_straight_slices_hold_the_scan_s_own_values() -> None:
 def test_slices_are_prepared_as_segment_prepares_scans(name: str) -> None:
     """A slice through a voxel centre of a recipe's grid, against the whole scan."""
     from engines.preprocess.recipe import RECIPES
-    from engines.segment.segment import prepare
+    from engines.segment.inference import prepare
     from engines.volume import Volume
 
     settings = replace(TINY, recipe=name)
