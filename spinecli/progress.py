@@ -21,6 +21,14 @@ from spinecli import console
 
 STYLES = {"done": "green", "skipped": "cyan", "failed": "bold red"}
 
+PLANNED = {"segment": "would segment", "skip": "done already"}
+"""What a case of a dry run says of itself -> how it is called."""
+
+
+def word(result: CaseResult) -> str:
+    """Return how a case ended, or in a dry run what would become of it."""
+    return PLANNED.get(result.details.get("planned", ""), result.status)
+
 
 class Bar(Protocol):
     """What shows the progress; each method may be called from any thread."""
@@ -63,7 +71,7 @@ def line(result: CaseResult) -> Text:
     """Return how a case ended, in one line."""
     seconds = sum(result.seconds.values())
     text = Text(f"{result.name}: ")
-    text.append(result.status, STYLES[result.status])
+    text.append(word(result), STYLES[result.status])
     if result.status == "done" and seconds:
         text.append(f" in {seconds:.1f} s")
     if result.error is not None:

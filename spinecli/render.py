@@ -22,7 +22,7 @@ from rich.text import Text
 from engines import __version__
 from engines.errors import SpineError
 from engines.results import CaseResult, Note, Problem
-from spinecli import console, status
+from spinecli import console, progress, status
 from spinecli.progress import STYLES
 from spinecli.status import ExitStatus
 
@@ -176,6 +176,11 @@ def say(message: str) -> None:
     console.err().print(Text(message), soft_wrap=True)
 
 
+def out(message: str) -> None:
+    """Print a line of results on stdout."""
+    console.out().print(Text(message))
+
+
 def table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False
 ) -> None:
@@ -220,13 +225,14 @@ def closing_table(cases: Sequence[CaseResult], rows: int = TABLE_ROWS) -> None:
             seconds = sum(case.seconds.values())
             table.add_row(
                 Text(case.name),
-                Text(case.status, STYLES[case.status]),
+                Text(progress.word(case), STYLES[case.status]),
                 f"{seconds:.1f}" if case.seconds else "",
                 Text(_remarks(case)),
             )
         target.print(table)
-    counted = Counter[str](case.status for case in cases)
-    told = [f"{counted[word]} {word}" for word in STYLES if counted[word]]
+    counted = Counter[str](progress.word(case) for case in cases)
+    words = (*progress.PLANNED.values(), *STYLES)
+    told = [f"{counted[word]} {word}" for word in words if counted[word]]
     if told:
         target.print(", ".join(told))
 

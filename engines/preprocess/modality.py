@@ -1,8 +1,10 @@
 """Tell CT in Hounsfield units from everything else, by the values alone."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from engines.errors import ModalityError
 from engines.preprocess.restore import PREPROCESSED
 from engines.results import Note
-from engines.volume import Volume
+from engines.volume import Volume, suffix_of
 
 Modality = Literal["ct", "mr", "unknown"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -107,6 +109,16 @@ def recognise(volume: Volume, name: str, header: str) -> Modality:
     if guessed == "unknown":
         return "mr" if last in MR_ENDINGS else "unknown"
     return "unknown" if guessed == "mr" and last == "ct" else guessed
+
+
+def sidecar_modality(path: Path) -> str:
+    """Return what the JSON sidecar of a scan says it is; empty without one."""
+    sidecar = path.with_name(path.name.removesuffix(suffix_of(path)) + ".json")
+    try:
+        told: Any = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(told.get("Modality", "")) if isinstance(told, dict) else ""
 
 
 def require_known(volume: Volume, name: str, header: str, known: Sequence[str]) -> str:

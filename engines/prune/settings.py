@@ -8,6 +8,7 @@ from typing import Any
 from engines import labels
 from engines.errors import SettingsError
 from engines.networks.manifest import Manifest
+from engines.preprocess.recipe import Recipe
 from engines.prune.plan import SCOPES, Target
 from engines.prune.sensitivity import CRITERIA
 from engines.train.settings import REGULARISERS, TrainSettings, from_record, read_toml
@@ -156,9 +157,7 @@ def training(
             other = getattr(made, name)
             msg = f"the model's {name} is {wanted!r}, the settings' {other!r}"
             raise SettingsError(msg, hint="Fine-tune it as what it is.")
-    if made.prepared_by != manifest.recipe:
-        msg = "the settings prepare scans otherwise than the model"
-        raise SettingsError(msg, hint=f"Its recipe is {manifest.recipe.name!r}.")
+    made = _labelling_as(made, manifest.recipe)
     rate = settings.learning_rate or made.learning_rate * LOWER
     return replace(
         made,
@@ -169,6 +168,33 @@ def training(
         device=settings.device,
         licence=made.licence or manifest.licence,
     )
+
+
+def _labelling_as(made: TrainSettings, recipe: Recipe) -> TrainSettings:
+    """Return the settings so that their model labels scans as ``recipe`` has it.
+
+    Voxels of another size than the model's are learnt from where the training varies
+    scales that far: a model may have been trained on other ones than it labels in.
+
+    Raises:
+        SettingsError: they prepare scans otherwise; it says what differs.
+    """
+    mm, own_mm = recipe.spacing_mm, made.labels_by.spacing_mm
+    if mm and own_mm and mm != own_mm:
+        trained_mm = made.prepared_by.spacing_mm or own_mm
+        if max(mm / trained_mm, trained_mm / mm) <= made.augment.scale:
+            made = replace(made, segment_spacing_mm=mm)
+    found, wanted = made.labels_by.as_json(), recipe.as_json()
+    other = [
+        f"{key} is {wanted[key]!r} in the model, {found[key]!r} here"
+        for key in wanted
+        if key not in ("name", "source") and wanted[key] != found[key]
+    ]
+    if other:
+        msg = f"the settings prepare scans otherwise than the model: {'; '.join(other)}"
+        hint = "Change that in --settings, or leave it out for the model's own."
+        raise SettingsError(msg, hint=hint)
+    return made
 
 
 def _class_set(manifest: Manifest) -> str:

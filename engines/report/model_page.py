@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,69 @@ ROBUSTNESS = {
     "remark": "",
 }
 
+ROBUSTNESS_TITLE = "Robustness: Dice after alterations of the scan"
+
 FALL = 0.03
 """A fall of the Dice by more than this is pointed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a person asks of a model.
+
+    Attributes:
+        sentences: what it is and does, under which licence, how it was trained.
+        tables: (title, headings, rows) of its figures and its data.
+        limits: where it fails, in sentences.
+    """
+
+    sentences: Sequence[str]
+    tables: Sequence[Table]
+    limits: Sequence[str]
+
+
+def describe(entry: Entry) -> Described:
+    """Return in words what ``html`` shows.
+
+    Raises:
+        ModelFileError: what lies beside the file is damaged.
+    """
+    record = entry.as_json()
+    weak = Weaknesses()
+    if entry.path is not None:
+        weak = failures.read(shelf.page_folder(Path(entry.path)))
+    folds = _folds(entry.training)
+    altered = entry.training.get("robustness") or weak.robustness
+    return Described(
+        [*_facts(record), *_trained(record), *_no_failures(record, weak)],
+        [
+            table
+            for table in _tables(record, weak, folds)
+            if table[2] and not table[0].startswith(ROBUSTNESS_TITLE)
+        ],
+        [
+            *(f"{failure.sentence} ({failure.scan})" for failure, _ in weak.failures),
+            *(
+                f"{row.get('told')}: its Dice falls by {row['fall']:.3f}"
+                for row in altered
+                if (row.get("fall") or 0) > FALL
+            ),
+        ],
+    )
+
+
+def _trained(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how it was trained, in sentences."""
+    training = record["training"]
+    if record["path"] is None or not training:
+        return
+    steps, rounds = training.get("steps"), training.get("rounds") or 1
+    if steps:
+        often = f"{steps} steps" + (f" in {rounds} rounds" if rounds > 1 else "")
+        learned = len(training.get("train") or ())
+        yield f"Trained with {often} on {learned} scans and label maps"
+    if training.get("command"):
+        yield f"Trained by: {training['command']}"
 
 
 def html(entry: Entry) -> str:
@@ -175,7 +237,7 @@ def _robustness(rows: Sequence[Mapping[str, Any]], data: str) -> Table:
     keys = [k for k in ROBUSTNESS if any(row.get(k) not in (None, "") for row in rows)]
     if all(row.get("worst") == row.get("dice") for row in rows):
         keys = [key for key in keys if key != "worst"]
-    title = "Robustness: Dice after alterations of the scan"
+    title = ROBUSTNESS_TITLE
     cells = [[_cell(key, row.get(key)) for key in keys] for row in rows]
     return title + (f" ({data})" if data else ""), [ROBUSTNESS[k] for k in keys], cells
 

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 from engines.errors import MissingBackendError, OutputError, SettingsError
+from engines.files import sha256_of
 from engines.networks import shelf
 from engines.networks.manifest import Model
 from engines.results import Note
@@ -50,10 +52,12 @@ class Kept:
 
     Attributes:
         fresh: it was made just now; None when nobody asked for it to be made.
+        model: the model file that it belongs to; None where no file here has its hash.
     """
 
     entry: Entry
     fresh: bool | None = None
+    model: Path | None = None
 
     def as_json(self, *, whole: bool = False) -> dict[str, Any]:
         """Return the record for ``--json``; with its layers if ``whole``."""
@@ -61,7 +65,11 @@ class Kept:
         record: dict[str, Any] = {
             "name": entry.name,
             "path": str(entry.path),
-            "model": {"name": facts.get("model"), "sha256": entry.key.model},
+            "model": {
+                "name": facts.get("model"),
+                "sha256": entry.key.model,
+                "path": str(self.model) if self.model else None,
+            },
             "backend": entry.key.backend,
             "backend_version": entry.key.version,
             "precision": entry.key.precision,
@@ -96,6 +104,7 @@ class Kept:
         key = self.entry.key
         return (
             self.entry.name,
+            str(self.model) if self.model else f"no file here ({key.model[:12]})",
             key.device or ", ".join(key.targets),
             key.profile,
             f"{self.entry.size / 1e6:.1f}",
@@ -129,7 +138,7 @@ def build(name: str, backend: str = AUTO, wanted: Wanted | None = None) -> Kept:
     fetched = Cache().fetch(planned.title, planned.key, planned.make)
     if fetched.entry is None:
         raise OutputError(fetched.notes[0].message, hint=HINT)
-    return Kept(fetched.entry, fetched.fresh)
+    return Kept(fetched.entry, fetched.fresh, _file_of(fetched.entry, _files()))
 
 
 def chosen(backend: str, wanted: Wanted) -> str:
@@ -144,27 +153,44 @@ def chosen(backend: str, wanted: Wanted) -> str:
 
 def listing() -> list[Kept]:
     """Return the engines that are kept, by name."""
-    return [Kept(entry) for entry in Cache().entries()]
+    files = _files()
+    return [Kept(entry, model=_file_of(entry, files)) for entry in Cache().entries()]
 
 
-def inspect(name: str) -> Kept:
-    """Return the engine whose name begins with ``name``.
+def inspect(name: str) -> tuple[list[Kept], list[Note]]:
+    """Return the engines whose names begin with ``name``, as those of a model do.
+
+    Returns:
+        The intact ones, by name, and a note on each that is damaged.
 
     Raises:
-        SettingsError: none or several do.
-        OutputError: its file is damaged.
+        SettingsError: there is none.
+        OutputError: all of them are damaged.
     """
-    cache = Cache()
+    cache, files = Cache(), _files()
     found = [entry for entry in cache.entries() if entry.name.startswith(name)]
     found = [entry for entry in found if entry.name == name] or found
-    if len(found) != 1:
-        begin = f"{len(found)} engines' names begin" if found else NONE
-        raise SettingsError(f"{begin} with {name!r}", hint=LOOK)
-    (entry,) = found
-    if cache.load(entry.name) is None:
-        msg = f"{entry.path} is damaged"
-        raise OutputError(msg, hint="Build it again with 'spine engine build'.")
-    return Kept(entry)
+    if not found:
+        raise SettingsError(f"{NONE} with {name!r}", hint=LOOK)
+    intact, notes = [], []
+    for entry in found:
+        if cache.load(entry.name) is None:
+            notes.append(Note("damaged", f"{entry.path} is damaged"))
+        else:
+            intact.append(Kept(entry, model=_file_of(entry, files)))
+    if not intact:
+        told = "; ".join(note.message for note in notes)
+        raise OutputError(told, hint="Build it again with 'spine engine build'.")
+    return intact, notes
+
+
+def _files() -> dict[str, Path]:
+    """Return SHA-256 of the model files that are found by name -> path."""
+    return {sha256_of(one.path): one.path for one in reversed(shelf.models())}
+
+
+def _file_of(entry: Entry, files: Mapping[str, Path]) -> Path | None:
+    return files.get(entry.key.model)
 
 
 def clear(names: Sequence[str] = ()) -> tuple[list[str], list[Note]]:

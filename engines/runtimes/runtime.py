@@ -1,8 +1,19 @@
 """What every backend offers."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+
+from engines.results import Note
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A runtime that has something to say of how it computes."""
+
+    def take_notes(self) -> list[Note]:
+        """Return what happened since this was last asked."""
+        ...
 
 
 class Runtime(Protocol):

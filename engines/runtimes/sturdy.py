@@ -7,7 +7,7 @@ from torch import Tensor
 
 from engines.errors import LostDeviceError
 from engines.results import Note
-from engines.runtimes.runtime import Runtime
+from engines.runtimes.runtime import Noting, Runtime
 
 LEAST = 1
 """Slices in the smallest batch that is tried."""
@@ -54,6 +54,8 @@ class SturdyRuntime:
 
     def take(self) -> tuple[float, int, list[Note]]:
         """Return seconds, slices and what happened, and count from nought again."""
+        if isinstance(self._runtime, Noting):
+            self._notes += self._runtime.take_notes()
         taken = self.seconds, self.slices, self._notes
         self.seconds, self.slices, self._notes = 0.0, 0, []
         return taken

@@ -2,12 +2,14 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from engines.networks.manifest import Model
+from engines.results import Note
+from engines.runtimes.cuda_graphs import Graph, GraphError, captured
 
 DTYPES = {
     "float32": torch.float32,
@@ -17,11 +19,6 @@ DTYPES = {
 
 GRAPHS = 8
 """Shapes of batches whose CUDA graphs are held; each keeps its activations."""
-
-WARM_UP = 3
-"""Passes before a graph is captured, in which libraries choose their kernels."""
-
-Run = Callable[[Tensor], Tensor]
 
 
 class TorchRuntime:
@@ -58,43 +55,37 @@ class TorchRuntime:
 class GraphedRuntime(TorchRuntime):
     """A model on a CUDA device whose kernels are launched as one graph per shape.
 
-    A pruned network is done with a slice sooner than Python launches its kernels.
+    A pruned network is done with a slice sooner than Python launches its kernels. A
+    graph that cannot be captured, or that gives something else than the network does,
+    is not used: what is computed is the same then, only later.
     """
 
     def __init__(self, model: Model, device: torch.device, precision: str) -> None:
         super().__init__(model, device, precision)
-        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], Graph] | None = OrderedDict()
+        self._notes: list[Note] = []
+
+    def take_notes(self) -> list[Note]:
+        """Return what happened since this was last asked."""
+        taken, self._notes = self._notes, []
+        return taken
 
     def _run(self, given: Tensor) -> Tensor:
+        if self._graphs is None:
+            return super()._run(given)
         shape = tuple(given.shape)
         if shape not in self._graphs:
             if len(self._graphs) >= GRAPHS:
                 self._graphs.popitem(last=False)
-            self._graphs[shape] = _Graph(super()._run, given)
+            try:
+                self._graphs[shape] = captured(super()._run, given)
+            except GraphError as error:
+                self._graphs = None
+                told = f"CUDA graphs are off on {self.device}: {error}"
+                self._notes.append(Note("graphs_off", told))
+                return super()._run(given)
         self._graphs.move_to_end(shape)
         return self._graphs[shape].replay(given)
-
-
-class _Graph:
-    """One captured pass over a batch of one shape."""
-
-    def __init__(self, run: Run, example: Tensor) -> None:
-        self._given = example.clone(memory_format=torch.preserve_format)
-        aside = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(example.device))
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                run(self._given)
-        torch.cuda.current_stream(example.device).wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._found = run(self._given)
-
-    def replay(self, given: Tensor) -> Tensor:
-        """Return a copy of what the graph gives, which the next replay overwrites."""
-        self._given.copy_(given)
-        self._graph.replay()
-        return self._found.clone()
 
 
 def load(

@@ -1,22 +1,20 @@
 """Which model labels which scan: the one that was named, or that for its modality."""
 
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from engines import labels
 from engines.errors import SettingsError
 from engines.files import sha256_of
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
-from engines.preprocess.modality import recognise, require_known
+from engines.preprocess.modality import recognise, require_known, sidecar_modality
 from engines.runtimes.choose import Choice
 from engines.scans import Found
 from engines.segment import views
-from engines.volume import Volume, suffix_of
+from engines.volume import Volume
 
 IN_ORDER = (dict(labels.REGION_CLASSES), dict(labels.VERTEBRA_CLASSES))
 """Class sets whose members follow each other along the spine."""
@@ -127,13 +125,7 @@ def header_modality(found: Found) -> str:
     """Return what DICOM headers, or a sidecar of the scan, say it is; may be empty."""
     if found.stack is not None:
         return found.stack.origin.modality
-    path = found.files[0]
-    sidecar = path.with_name(path.name.removesuffix(suffix_of(path)) + ".json")
-    try:
-        told: Any = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(told.get("Modality", "")) if isinstance(told, dict) else ""
+    return sidecar_modality(found.files[0])
 
 
 def _defaults(planes: str | None) -> dict[str, Chosen]:

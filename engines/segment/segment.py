@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,23 @@ class SegmentRun:
         )
 
     def planned(self) -> Iterator[CaseResult]:
-        """Yield, without doing anything, what would become of each case."""
+        """Yield, without doing anything, what would become of each case.
+
+        ``planned`` of its details says it: ``segment``, or ``skip`` for what is done.
+        """
         for found in self.found:
-            yield self._skip_or_refuse(found) or CaseResult(
-                found.name, str(found.path), "skipped", details={"planned": "segment"}
-            )
+            known = self._skip_or_refuse(found)
+            if known is None:
+                yield CaseResult(
+                    found.name,
+                    str(found.path),
+                    "skipped",
+                    details={"planned": "segment"},
+                )
+            elif known.status == "skipped":
+                yield replace(known, details={**known.details, "planned": "skip"})
+            else:
+                yield known
 
     def results(self) -> Iterator[CaseResult]:
         """Label every case, in order, and yield its record.

@@ -18,14 +18,17 @@ from scipy import ndimage
 from torch import Tensor
 
 from engines import geometry, labels
-from engines.errors import MaskError, TrainingError, UnreadableError
+from engines.errors import MaskError, ModalityError, TrainingError, UnreadableError
 from engines.files import sha256_of
 from engines.preprocess import intensity, resample
 from engines.preprocess import split as subjects
+from engines.preprocess.checks import require_scan
 from engines.preprocess.intensity import Line
+from engines.preprocess.modality import recognise, require_modality, sidecar_modality
 from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import normalised, target_grid
 from engines.preprocess.recipe import Recipe
+from engines.preprocess.restore import remaining, to_hounsfield
 from engines.train import bodies
 from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
@@ -42,6 +45,13 @@ AIR_HU = -1024.0
 
 MR_BRIGHT = 500.0
 """What the brightest hundredth of an MR starts at, so that changes fit any scanner."""
+
+WHOLE = 255
+"""Share of a voxel, in a byte, that is all of it."""
+
+_WRONG_KIND = (
+    "Give the --recipe of its modality (lumbar-mr-2025 for MR), or leave the scan out."
+)
 
 _IMAGE = re.compile(r"^(?P<name>.+)_(ct|mr)$")
 _MASK = re.compile(r"^(?P<name>.+?)(_(ct|mr))?_seg-(?P<kind>vert|spine|body|mr)_msk$")
@@ -76,8 +86,11 @@ class Subject:
     Attributes:
         image: (I, J, K), values above ``outside``; None for masks alone.
         outside: value of what lies beyond the scan, in HU for CT.
-        shares: (V, I, J, K), how much of each voxel belongs to each of ``values``.
-        values: the V class indices in view, ``IGNORED`` for what is not scored,
+        held: (I, J, K), uint8, which of ``values`` holds most of each voxel; 0 for
+            background alone. With a class for each vertebra, shares of all of them in
+            float32 would take gigabytes a scan.
+        share: (I, J, K), uint8, how much of the voxel that is, 255 for all of it.
+        values: class indices in view, ``IGNORED`` for what is not scored,
             ``UNDIVIDED`` for spine of an unknown class.
         spacing_mm: voxel size along (I, J, K).
         seen_mm: voxel size that the recipe gives this scan, which the network sees.
@@ -90,7 +103,8 @@ class Subject:
     name: str
     source: Source
     image: Tensor | None
-    shares: Tensor
+    held: NDArray[np.uint8]
+    share: NDArray[np.uint8]
     values: tuple[int, ...]
     spacing_mm: tuple[float, float, float]
     seen_mm: tuple[float, float, float]
@@ -102,8 +116,13 @@ class Subject:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along (I, J, K)."""
-        i, j, k = self.shares.shape[1:]
+        i, j, k = self.held.shape
         return i, j, k
+
+    def share_of(self, value: int) -> NDArray[np.float32]:
+        """Return how much of a voxel (I, J, K) a value holds, where it holds most."""
+        share = np.where(self.held == value, self.share, 0)
+        return share.astype(np.float32) / np.float32(WHOLE)
 
 
 def find_pairs(root: Path, settings: TrainSettings) -> list[Pair]:
@@ -208,8 +227,13 @@ def split_record(dealt: Mapping[str, Sequence[Pair]], seed: int) -> dict[str, An
 def load(pair: Pair, settings: TrainSettings) -> Subject:
     """Read one scan into memory.
 
+    Scans are read as ``spine segment`` reads them: one that this program prepared is
+    brought back to its units first.
+
     Raises:
         MaskError: the mask does not fit the image or the scheme.
+        ModalityError: the image is not of the recipe's modality.
+        IntensityError: voxels that are not numbers, or all alike.
         InputError: a file that cannot be read.
     """
     mask = read_mask(pair.mask)
@@ -232,13 +256,13 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         target[tissue >= bodies.UNSURE] = IGNORED
         source = grid
     values = tuple(int(v) for v in np.unique(target) if v)
-    shares = _shares(target, values, source, grid)
+    held, share = _most(target, values, source, grid)
     image, line = None, None
     if pair.image is not None:
         seen = replace(how, modality="ct") if shown else how
         image, line = _load_image(pair, pair.image, mask, grid, seen)
-    spine = [i for i, value in enumerate(values) if value != IGNORED]
-    bone = torch.argwhere((shares[spine] > 0.5).any(dim=0)).numpy().astype(np.int32)
+    mostly = (share > WHOLE / 2) & (held != IGNORED)
+    bone = np.argwhere(mostly).astype(np.int32)
     if not len(bone):
         msg = f"{pair.mask.name}: the mask is empty"
         raise MaskError(msg, hint="Remove the scan from the training data.")
@@ -247,7 +271,8 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         pair.name,
         pair.source,
         image,
-        shares,
+        held,
+        share,
         values,
         grid.spacing_mm,
         target_grid(turned.grid, how).spacing_mm,
@@ -256,6 +281,25 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         AIR_HU if shown else outside_of(how),
         tissues,
     )
+
+
+def _most(
+    target: NDArray[np.uint8],
+    values: Sequence[int],
+    source: geometry.Grid,
+    grid: geometry.Grid,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return what holds most of each voxel of ``grid``, and how much, 255 for all."""
+    held, share = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    for value in values:
+        part = target == value
+        if source.matches(grid):
+            much = part.astype(np.uint8) * np.uint8(WHOLE)
+        else:
+            much = np.rint(resample.share(part, source, grid) * WHOLE).astype(np.uint8)
+        more = much > share
+        held[more], share[more] = value, much[more]
+    return held, share
 
 
 def _shares(
@@ -383,17 +427,45 @@ def _beyond_ends(mask: Volume) -> NDArray[np.bool_]:
     return np.isin(mask.voxels[tuple(nearest)], [ids[0], ids[-1]])
 
 
+def _read_image(pair: Pair, image: Path, wanted: str) -> Volume:
+    """Read an intact scan of the modality that is learnt from.
+
+    Images of bone alone have nothing in them that CT could be told by.
+
+    Raises:
+        ModalityError: it is of another, or cannot be told.
+        IntensityError: its voxels are not those of an intact scan.
+    """
+    scan = Volume.read(image)
+    require_scan(scan, image.name)
+    scan = to_hounsfield(scan)
+    if pair.source.kind == "bone":
+        return scan
+    found = recognise(scan, stem_of(image), sidecar_modality(image))
+    other = found != "ct" if wanted == "ct" else found == "ct"
+    if other:
+        try:
+            require_modality(scan, wanted)
+        except ModalityError as error:
+            msg = f"{image.name}: {error}"
+            raise ModalityError(msg, hint=_WRONG_KIND) from error
+        msg = f"{image.name}: its name or sidecar does not say {wanted.upper()}"
+        raise ModalityError(msg, hint=_WRONG_KIND)
+    return scan
+
+
 def _load_image(
     pair: Pair, image: Path, mask: Volume, grid: geometry.Grid, how: Recipe
 ) -> tuple[Tensor, Line]:
-    scan = Volume.read(image)
+    scan = _read_image(pair, image, how.modality)
     if not scan.grid.matches(mask.grid):
         msg = f"{pair.mask.name} does not lie on the grid of {image.name}"
         raise MaskError(msg, hint="Resample the mask to its scan first.")
     turned = reorient(scan)
     values = resample.linear(turned.voxels, turned.grid, grid)
-    if how.smoothing_mm:
-        values = intensity.smooth(values, how.smoothing_mm, grid.spacing_mm)
+    smoothing_mm = remaining(how, scan).smoothing_mm
+    if smoothing_mm:
+        values = intensity.smooth(values, smoothing_mm, grid.spacing_mm)
     if how.modality == "mr":
         bright = float(np.quantile(values, 0.99))
         values = values * np.float32(MR_BRIGHT / max(bright, 1e-6))

@@ -11,7 +11,7 @@ validates, writes and reports.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import distributed, nn
@@ -27,6 +27,7 @@ class Group:
     rank: int = 0
     ranks: int = 1
     local: int = 0
+    on_gpu: bool = False
 
     @property
     def leads(self) -> bool:
@@ -45,7 +46,8 @@ class Group:
         if self.ranks == 1:
             return score
         told = [score]
-        distributed.broadcast_object_list(told, src=0)
+        where = torch.device("cuda", self.local) if self.on_gpu else None
+        distributed.broadcast_object_list(told, src=0, device=where)
         return told[0]
 
 
@@ -76,6 +78,10 @@ def joined(batch: int, device: str) -> Iterator[tuple[Group, str]]:
         msg = f"a batch of {batch} cannot be shared by {group.ranks} processes"
         raise SettingsError(msg, hint="Choose a batch that they divide.")
     on_gpu = device != "cpu" and torch.cuda.is_available()
+    group = replace(group, on_gpu=on_gpu)
+    if on_gpu:
+        # NCCL sends objects by way of the current device, which is 0 in every process.
+        torch.cuda.set_device(group.local)
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield group, f"cuda:{group.local}" if on_gpu else "cpu"

@@ -140,6 +140,7 @@ class Feeder:
         self.items = items_of(subjects, settings)
         self.settings = settings
         self.next = first
+        self.ranks = ranks
         self.share = slice(rank, None, ranks)
         threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) // ranks - 1))
         self.pool = ThreadPoolExecutor(threads)
@@ -169,8 +170,9 @@ class Feeder:
         size = int(np.random.default_rng([seed, step]).choice(patches))
         count = self.settings.batch
         if not self.items:
-            share = (self.settings.middle_patch / size) ** 2
-            count = max(1, round(count * share))
+            # A multiple of the ranks: they average their gradients as equals.
+            share = (self.settings.middle_patch / size) ** 2 / self.ranks
+            count = self.ranks * max(1, round(count * share))
         drawn = [self._draw(step, place, size) for place in range(count)[self.share]]
         images, targets = zip(*drawn, strict=True)
         return np.stack(images)[:, None], np.stack(targets)

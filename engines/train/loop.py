@@ -26,6 +26,7 @@ from engines.files import replacing, require_writable, write_json, write_text
 from engines.networks import catalog, heads, pretrained, shelf
 from engines.networks.manifest import Manifest, save_model
 from engines.networks.snap import snapped
+from engines.preprocess.recipe import RECIPES
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
 from engines.train import data, distributed, feeder, losses, validate
@@ -47,6 +48,15 @@ ONE_VALUE = "Expected more than 1 value per channel"
 
 USUAL_DECAY = 0.01
 """Of adamw; in the other optimizers decay is a part of the gradient, and does harm."""
+
+MOST_STEEP = 5.0
+"""Norm of the gradient, to which a larger one is reduced."""
+
+MAY_CHANGE = ("precision", "device")
+"""Settings that may be others when a training is gone on with."""
+
+LONGEST_TOLD = 160
+"""Characters of two values that a message shows; of longer ones it has the name."""
 
 TOLD_EVERY = 10
 """Steps between events."""
@@ -253,11 +263,15 @@ class _Trainer:
             loss = self._loss(batch[0][part], batch[1][part]) * (len(part) / count)
             if not torch.isfinite(loss):
                 msg = f"the loss is {loss.item()} at step {self.step + 1}"
-                raise TrainingError(msg, hint="Lower learning_rate and resume.")
+                raise TrainingError(msg, hint=self._remedy())
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.item())
         self._regularise()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        steepness = nn.utils.clip_grad_norm_(self.network.parameters(), MOST_STEEP)
+        if not torch.isfinite(steepness):
+            # Weights and checkpoints would hold no numbers from this step on.
+            msg = f"the gradient is {steepness.item()} at step {self.step + 1}"
+            raise TrainingError(msg, hint=self._remedy())
         self.optimizer.step()
         with torch.no_grad():
             for name, zeros in self.silent.items():
@@ -301,10 +315,22 @@ class _Trainer:
                 kept.copy_(value)
 
     def _low(self) -> bool:
+        """Say whether layers compute in bfloat16.
+
+        On a CPU cubes are learnt in float32 unless bfloat16 is asked for: there a
+        training of cubes in bfloat16 came to a loss that is no number, once in hundreds
+        of steps, and did not when it was resumed from the checkpoint before.
+        """
         wanted = self.settings.precision
         if wanted == "auto":
-            return self.device.type == "cuda" or cpu_has_bfloat16()
+            on_cpu = cpu_has_bfloat16() and not self.solid
+            return self.device.type == "cuda" or on_cpu
         return wanted == "bfloat16"
+
+    def _remedy(self) -> str:
+        if self._low():
+            return "Resume with --precision float32, or lower learning_rate."
+        return "Lower learning_rate and resume."
 
     def _averaged(self) -> nn.Module:
         network = copy.deepcopy(self.network)
@@ -381,14 +407,32 @@ class _Trainer:
         except (RuntimeError, OSError, EOFError) as error:
             msg = f"{path} is damaged"
             raise TrainingError(msg, hint="Start again in another folder.") from error
-        if state["settings"] != self.settings.as_json():
-            msg = f"{path} belongs to a training with other settings"
+        other = _differing(state["settings"], self.settings.as_json())
+        if other:
+            msg = f"{path} belongs to a training with other settings: {other}"
             raise SettingsError(msg, hint="Choose another folder, or --restart.")
         self.step, self.pace = state["step"], Pace(**state["pace"])
         self.recent, self.rows = state["recent"], state["rows"]
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _differing(held: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return in words which settings of a checkpoint are not those given.
+
+    How exactly numbers are held is none: a training that went out of range in bfloat16
+    goes on in float32, and then is not the same to the last bit.
+    """
+    keys = [key for key in dict.fromkeys([*held, *given]) if key not in MAY_CHANGE]
+    told = [
+        f"{key} was {held.get(key)!r}, now it is {given.get(key)!r}"
+        if len(f"{held.get(key)!r}{given.get(key)!r}") < LONGEST_TOLD
+        else key
+        for key in keys
+        if held.get(key) != given.get(key)
+    ]
+    return "; ".join(told)
 
 
 def _silent(network: nn.Module) -> dict[str, Tensor]:
@@ -442,11 +486,7 @@ def _network(settings: TrainSettings) -> nn.Module:
     held = parent.manifest
     wanted = labels.CLASS_SETS[settings.classes]
     same = dict(held.classes) == dict(wanted)
-    if held.architecture != settings.network or not (
-        same or heads.divides(held.classes, wanted)
-    ):
-        msg = f"{settings.parent} is a {held.architecture} of other classes"
-        raise SettingsError(msg, hint="Choose a parent of the same kind.")
+    _require_kin(settings, held)
     if not same:
         heads.divide(
             parent.network, held.architecture, held.options, held.classes, wanted
@@ -454,6 +494,37 @@ def _network(settings: TrainSettings) -> nn.Module:
     if settings.fresh:
         _forget(parent.network)
     return parent.network
+
+
+def _require_kin(settings: TrainSettings, held: Manifest) -> None:
+    """Refuse a parent whose weights cannot be gone on with.
+
+    Raises:
+        SettingsError: which of network, classes and modality differ, and what to give.
+    """
+    wanted = labels.CLASS_SETS[settings.classes]
+    differ, give = [], []
+    if held.architecture != settings.network:
+        differ.append(f"its network is {held.architecture}, not {settings.network}")
+        give.append(f"--network {held.architecture}")
+    if dict(held.classes) != dict(wanted) and not heads.divides(held.classes, wanted):
+        marks = ", ".join(name for name, index in held.classes.items() if index)
+        differ.append(f"it marks {marks}, which cannot become {settings.classes}")
+        sets = labels.CLASS_SETS.items()
+        fits = [name for name, own in sets if heads.divides(held.classes, own)]
+        give.append(f"--classes {' or '.join(fits)}" if fits else "")
+    modality = settings.prepared_by.modality
+    if held.modality != modality and not settings.fresh:
+        differ.append(f"it is for {held.modality.upper()}, not {modality.upper()}")
+        usual = (catalog.find(held.architecture).recipe, *RECIPES)
+        fits = [name for name in usual if RECIPES[name].modality == held.modality]
+        give.append(f"--recipe {fits[0]}")
+    if differ:
+        msg = f"{settings.parent} cannot be the parent: {'; '.join(differ)}"
+        told = " ".join(part for part in give if part)
+        or_give = f"Give {told}, or" if told else "Give"
+        hint = f"{or_give} another --parent."
+        raise SettingsError(msg, hint=hint)
 
 
 def _forget(network: nn.Module) -> None:

@@ -28,8 +28,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Softmax cross-entropy; logits (N, C, H, W), target (N, H, W), or cubes."""
+    """Softmax cross-entropy; logits (N, C, H, W), target (N, H, W), or cubes.
+
+    Where nothing is scored it is 0: the mean of torch would be 0/0 there.
+    """
     if not (target == UNDIVIDED).any():
+        if not (target != IGNORED).any():
+            return _nothing(logits)
         return functional.cross_entropy(logits, target, ignore_index=IGNORED)
     valid, truth = _one_hot(logits, target)
     each = -(truth * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
@@ -181,6 +186,11 @@ def _one_hot(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         nothing = torch.zeros_like(opinion[:, :1])
         truth = torch.where(undivided, torch.cat([nothing, opinion], dim=1), truth)
     return valid.to(logits.dtype), truth * valid
+
+
+def _nothing(logits: Tensor) -> Tensor:
+    """Return 0, whose gradient is 0 too."""
+    return (logits * 0).sum()
 
 
 def _mean(each: Tensor, valid: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
 from engines.train import lie as lies
-from engines.train.data import Subject
+from engines.train.data import WHOLE, Subject
 from engines.train.lie import Lie
 from engines.train.settings import Augment
 
@@ -299,14 +299,26 @@ def _sample(
 
 
 def _sample_target(subject: Subject, points: NDArray[np.float64]) -> Target:
-    """Return at each point the value that holds more than half of it, else 0."""
-    taken = functional.grid_sample(
-        subject.shares[None], _grid(subject, points), "bilinear", align_corners=True
-    )[0, :, 0, 0].numpy()
-    found: Target = np.zeros(points.shape[:-1], np.uint8)
-    best = np.full(points.shape[:-1], np.float32(0.5))
-    for value, flat in zip(subject.values, taken, strict=True):
-        share = flat.reshape(best.shape)
-        found[share > best] = value
-        best = np.maximum(best, share)
+    """Return at each point the value that holds more than half of it, else 0.
+
+    Shares are interpolated between the eight voxels around a point; beyond the scan
+    they are 0.
+    """
+    place = points.reshape(-1, 3) / np.array(subject.spacing_mm)
+    low = np.floor(place).astype(np.int64)
+    beyond = (place - low).astype(np.float32)
+    shape, count = np.array(subject.shape), len(place)
+    row = np.zeros(256, np.int64)
+    row[list(subject.values)] = np.arange(1, 1 + len(subject.values))
+    total = np.zeros((1 + len(subject.values), count), np.float32)
+    every = np.arange(count)
+    for corner in np.ndindex(2, 2, 2):
+        index = low + corner
+        inside = ((index >= 0) & (index < shape)).all(axis=1)
+        i, j, k = np.where(inside[:, None], index, 0).T
+        weight = np.where(corner, beyond, 1 - beyond).prod(axis=1) * inside
+        total[row[subject.held[i, j, k]], every] += weight * subject.share[i, j, k]
+    total[0] = WHOLE / 2
+    best = np.array((0, *subject.values), np.uint8)[total.argmax(axis=0)]
+    found: Target = best.reshape(points.shape[:-1])
     return found

@@ -1,6 +1,6 @@
 """``spine engine``: build, list, inspect and clear."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,7 +77,7 @@ Engines = Annotated[
     ),
 ]
 
-HEADINGS = ("engine", "for", "batches", "MB", "made")
+HEADINGS = ("engine", "of the model file", "for", "batches", "MB", "made")
 
 
 @app.command(epilog=EPILOG)
@@ -125,21 +125,24 @@ def list_engines(*, as_json: options.AsJson = False) -> None:
 
 @app.command(epilog=EPILOG)
 def inspect(name: Engine, *, as_json: options.AsJson = False) -> None:
-    """Show an engine whole: layers, precision, memory, and what it was built with.
+    """Show engines whole: layers, precision, memory, and what they were built with.
 
+    A name that several engines begin with, as that of a model with engines for several
+    backends and precisions, shows all of them; each says which model file it is of.
     The layers are those of the finished engine, after the library has joined what it
     can. The file is checked against the sum that was taken when it was made.
     """
     with render.command("engine inspect", as_json=as_json, cases=False) as run:
         from engines.runtimes import engine
 
-        record = engine.inspect(name).as_json(whole=True)
-        run.facts["engine"] = dict(record)
+        found, notes = engine.inspect(name)
+        run.facts["engines"] = [one.as_json(whole=True) for one in found]
+        run.warnings += notes
         if not as_json:
-            layers = record.pop("layers")
-            render.details(record)
-            headings = ("layer", "kind", "precision", "shape")
-            render.table(headings, [_row(layer) for layer in layers])
+            if len(found) > 1:
+                render.table(HEADINGS, [one.cells() for one in found])
+            for one in found:
+                _show(one.as_json(whole=True))
 
 
 @app.command(epilog=EPILOG)
@@ -153,6 +156,34 @@ def clear(names: Engines = None, *, as_json: options.AsJson = False) -> None:
         run.warnings += notes
         if not as_json:
             render.say(f"removed: {', '.join(removed) or 'nothing'}")
+
+
+def _show(record: dict[str, Any]) -> None:
+    """Print an engine: what it is, then its layers."""
+    layers, model = record.pop("layers"), record.pop("model")
+    where = model["path"] or "none here has this hash"
+    render.details(
+        {
+            "engine": record.pop("name"),
+            "model": f"{model['name']}, SHA-256 {model['sha256'][:16]}",
+            "model file": where,
+            **{key: _words(value) for key, value in record.items() if value},
+        }
+    )
+    headings = ("layer", "kind", "precision", "shape")
+    render.table(headings, [_row(layer) for layer in layers])
+
+
+def _words(value: object) -> str:
+    """Return a value of a record as a person reads it."""
+    if isinstance(value, dict):
+        pairs = ((str(key).replace("_", " "), _words(v)) for key, v in value.items())
+        return ", ".join(f"{key} {told}" for key, told in pairs)
+    if isinstance(value, list | tuple):
+        return "; ".join(_words(one) for one in value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
+    return str(value)
 
 
 def _row(layer: dict[str, object]) -> tuple[str, ...]:

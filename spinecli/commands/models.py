@@ -12,7 +12,8 @@ Name = Annotated[
     str | None,
     typer.Argument(
         metavar="NAME",
-        help="Show one model or network whole.",
+        help="Show one model or network: what it does, how good it is, how it was "
+        "trained, its licence and its limits. Its whole manifest: --json.",
         show_default=False,
     ),
 ]
@@ -43,6 +44,7 @@ def models(
     """
     with render.command("models", as_json=as_json, cases=False) as run:
         from engines.networks.inventory import inventory
+        from spinecli import model_text
 
         if page is not None and name is None:
             msg = "--page needs the name of a model"
@@ -54,8 +56,7 @@ def models(
             headings = ("model", "network", "classes", "modality", "MB", "accuracy")
             render.table(headings, [row.cells() for row in rows])
         elif not as_json and page is None:
-            for row in rows:
-                render.details(row.as_json())
+            model_text.show(rows[0])
         if page is not None:
             from engines.files import write_text
             from engines.report import model_page

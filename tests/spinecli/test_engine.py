@@ -77,8 +77,9 @@ def test_listing(cache: Path) -> None:
 def test_inspecting() -> None:
     record = record_of(spine("inspect", "unet-r34", "--json"))
 
-    engine = record["engine"]
+    (engine,) = record["engines"]
     assert set(engine) == ENGINE | WHOLE
+    assert engine["model"]["path"].endswith("unet-r34.safetensors")
     assert engine["settings"]["precision"] == "float16"
     assert engine["memory"]["weights_bytes"] > 5_000_000
     assert engine["layer_precisions"]["float16"] > 40
@@ -90,6 +91,8 @@ def test_inspecting() -> None:
     done = spine("inspect", "unet-r34")
     assert engine["layers"][-1]["name"] in done.stdout
     assert "memory: " in done.stdout
+    assert f"model file: {engine['model']['path']}" in done.stdout
+    assert "{" not in done.stdout
     assert "any x 5 x any x any" in done.stdout
 
 

@@ -38,10 +38,19 @@ def test_table_names_the_shipped_model() -> None:
     assert "unet-r34" in done.stdout
 
 
-def test_one_model_is_shown_whole() -> None:
-    done = CliRunner().invoke(app, ["models", "unet-r34"])
+@pytest.mark.parametrize("name", ["unet-r34", "mru-net-3d", "inception-dual-unet"])
+def test_one_model_is_told_in_words(name: str) -> None:
+    """What it does, figures, training, licence and limits; no raw record."""
+    done = CliRunner().invoke(app, ["models", name])
     assert done.exit_code == 0
-    assert "sha256: " in done.stdout
+    for word in (
+        "which marks", "Accuracy", "Dice", "Trained by: spine train", "Training data",
+        "Licence of the weights: CC-BY-SA-4.0", "Where it fails", "SHA-256",
+    ):  # fmt: skip
+        assert word in done.stdout
+    assert "{" not in done.stdout
+    assert "labelled:" not in done.stdout
+    assert len(done.stdout.splitlines()) < 150
 
 
 def test_an_unknown_name_lists_the_known() -> None:

@@ -99,8 +99,10 @@ def test_another_model_file_is_another_engine() -> None:
 def test_an_engine_is_inspected_by_how_its_name_begins() -> None:
     name = engine.build("a", wanted=FOR_TWO).entry.name
 
-    record = engine.inspect("small-").as_json(whole=True)
+    (kept,), notes = engine.inspect("small-")
+    record = kept.as_json(whole=True)
 
+    assert notes == []
     assert record["name"] == name
     assert record["settings"]["profile"]["batch"] == 2
     assert record["settings"]["targets"] == ["sm86", "sm89"]
@@ -111,12 +113,18 @@ def test_an_engine_is_inspected_by_how_its_name_begins() -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_a_name_has_to_be_that_of_one_engine() -> None:
-    for name in "ab":
-        engine.build(name, wanted=FOR_TWO)
+def test_all_engines_whose_names_begin_so_are_inspected() -> None:
+    built = [engine.build(name, wanted=FOR_TWO) for name in "ab"]
 
-    with pytest.raises(SettingsError, match="2 engines' names begin with 'small'"):
-        engine.inspect("small")
+    found, notes = engine.inspect("small")
+
+    assert {one.entry.name for one in found} == {one.entry.name for one in built}
+    assert notes == []
+    damaged = built[0].entry.path
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    found, notes = engine.inspect("small")
+    assert [one.entry.name for one in found] == [built[1].entry.name]
+    assert [note.code for note in notes] == ["damaged"]
     with pytest.raises(SettingsError, match="no engine's name begins with 'x'") as one:
         engine.inspect("x")
     assert "spine engine list" in one.value.hint
@@ -131,7 +139,8 @@ def test_a_damaged_engine_is_not_inspected() -> None:
         engine.inspect("small")
 
     assert engine.build("a", wanted=FOR_TWO).fresh
-    assert engine.inspect("small").entry.path == path
+    (kept,), _ = engine.inspect("small")
+    assert kept.entry.path == path
 
 
 @pytest.mark.usefixtures("model")

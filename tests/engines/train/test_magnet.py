@@ -180,7 +180,7 @@ def test_bodies_alone_are_learnt(subjects: list[Subject]) -> None:
         assert subject.line is None
         assert subject.outside == data.AIR_HU
         body = subject.tissues[bodies.BODY - 1] > 0.5
-        assert torch.equal(subject.shares[0] > 0.5, body)
+        assert torch.equal(torch.from_numpy(subject.share_of(1) > 0.5), body)
         assert subject.tissues[bodies.ARCH - 1].any()
         at = tuple(subject.bone.T)
         assert body.numpy()[at].all()

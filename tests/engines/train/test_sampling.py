@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engines.train import data, feeder, lie, sampling
 from engines.train.data import Subject
@@ -36,7 +37,7 @@ def test_a_crush_takes_its_share_of_the_height() -> None:
 
 def test_image_and_target_are_crushed_together(subject: Subject) -> None:
     assert subject.image is not None
-    values = subject.shares[0] * 1000
+    values = torch.from_numpy(subject.share_of(1) * 1000)
     marked = replace(subject, image=values, outside=0.0)
     pose = sampling.straight(marked, "sagittal", 0.5)
     crushed = replace(pose, crush=Crush(1, (0.0, 0.0), 8.0, 0.5, 30.0))

@@ -229,9 +229,9 @@ def test_unlabelled_ends_are_not_scored(tmp_path: Path) -> None:
     settings = replace(TINY, sources=(source,))
     (pair,) = data.find_pairs(tmp_path, settings)
     subject = data.load(pair, settings)
-    ignored = subject.shares[subject.values.index(IGNORED)]
+    ignored = subject.share_of(IGNORED)
     assert subject.values == (1, IGNORED)
-    assert ignored.sum(dim=(1, 2))[[0, 29]].min() > 0
+    assert ignored.sum(axis=(1, 2))[[0, 29]].min() > 0
     assert ignored[12:18].sum() == 0
 
 
