@@ -22,7 +22,7 @@ from rich.text import Text
 from engines import __version__
 from engines.errors import SpineError
 from engines.results import CaseResult, Note, Problem
-from spinecli import console, progress, status
+from spinecli import console, hints, progress, status
 from spinecli.progress import STYLES
 from spinecli.status import ExitStatus
 
@@ -64,7 +64,7 @@ class Run:
         if self.cases is None:
             msg = f"{self.name} has no cases"
             raise ValueError(msg)
-        self.cases.append(result)
+        self.cases.append(hints.of_case(result, self.name))
 
     def describe(self, facts: Callable[[], Mapping[str, Any]]) -> None:
         """Ask ``facts`` at the end for more keys, also after an interruption."""
@@ -118,7 +118,7 @@ def command(
         run.failed = INTERRUPTED
         exit_status = status.of_error(error)
     except SpineError as error:
-        run.failed = Problem.of(error)
+        run.failed = hints.for_command(Problem.of(error), name)
         exit_status = status.of_error(error)
     except (typer.TyperException, typer.Exit, typer.Abort, BrokenPipeError):
         raise

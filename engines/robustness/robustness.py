@@ -6,7 +6,7 @@ against the same truth, so that a fall is the network's, not that of the grid.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from engines.robustness.subject import (
     Subject,
     subject_of,
 )
-from engines.runtimes.choose import Choice, choose
+from engines.runtimes.backends import REFERENCE
+from engines.runtimes.choose import Choice, choose, reference
 from engines.runtimes.devices import pick
 from engines.scans import Found, find_scans, read_case
 from engines.segment import inference, views
@@ -152,6 +153,7 @@ class RobustnessRun:
             "model": {"name": self._name, "sha256": self._sha256},
             "device": choice.runtime.device if choice else str(self._device),
             "precision": choice.runtime.precision if choice else None,
+            "backend_reason": choice.reason if choice else None,
             "settings": asdict(self.settings),
             "robustness": self.rows,
         }
@@ -244,9 +246,19 @@ class RobustnessRun:
         if self._choice is None:
             tried = inference.probe(prepared, model, self.views)
             self._choice = choose(model, self._device, self.settings.precision, tried)
-        return inference.segment_prepared(
-            prepared, model, self._choice.runtime, self.views
-        ).labels
+        try:
+            return inference.segment_prepared(
+                prepared, model, self._choice.runtime, self.views
+            ).labels
+        except Exception as error:  # a library may raise anything
+            used = self._choice.runtime
+            if (used.backend, used.precision) == REFERENCE:
+                raise
+            reason = f"{used.backend} in {used.precision} failed on a scan: {error}"
+            self._choice = replace(
+                self._choice, runtime=reference(model, self._device), reason=reason
+            )
+            return self._labelled(scan)
 
 
 def _marked(subject: Subject, mask: Volume) -> Subject:

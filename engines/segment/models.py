@@ -101,7 +101,12 @@ def pick(name: str, planes: str | None) -> dict[str, Chosen]:
 
 
 def for_scan(
-    models: Mapping[str, Chosen], found: Found, scan: Volume, *, force: bool = False
+    models: Mapping[str, Chosen],
+    found: Found,
+    scan: Volume,
+    *,
+    force: bool = False,
+    planes: str | None = None,
 ) -> Chosen:
     """Return the model for a scan by what it is.
 
@@ -110,11 +115,18 @@ def for_scan(
         found: the scan's files and name.
         scan: its voxels, in the units they were measured in.
         force: take the first model where none fits.
+        planes: views that were asked for, which not every default knows.
 
     Raises:
         ModalityError: there is none for it, or what it is cannot be told.
+        SettingsError: that for its modality does not know the views.
     """
     header = header_modality(found)
+    if not force:
+        kind = recognise(scan, found.name, header)
+        default = shelf.defaults().get(kind) if kind not in models else None
+        if default is not None:
+            _chosen(default, planes)  # raises what keeps it from being used
     if force:
         kind = recognise(scan, found.name, header)
         return models.get(kind, next(iter(models.values())))
@@ -151,7 +163,9 @@ def _chosen(path: Path, planes: str | None) -> Chosen:
         guide = _guide(manifest, planes)
         looked = views.resolve(None, manifest.views, together=_is_solid(manifest))
         return Chosen(path, manifest, sha256_of(path), looked, guide=guide)
-    looked = views.resolve(planes, manifest.views, together=_is_solid(manifest))
+    looked = views.resolve(
+        planes, manifest.views, together=_is_solid(manifest), name=manifest.name
+    )
     return Chosen(path, manifest, sha256_of(path), looked)
 
 
@@ -173,5 +187,7 @@ def _guide(manifest: Manifest, planes: str | None) -> Chosen:
         msg = f"{manifest.name} cannot be guided by {found.name}"
         hint = "A model of vertebrae is guided by one of regions, for the same scans."
         raise SettingsError(msg, hint=hint)
-    looked = views.resolve(planes, found.views, together=_is_solid(found))
+    looked = views.resolve(
+        planes, found.views, together=_is_solid(found), name=found.name
+    )
     return Chosen(path, found, sha256_of(path), looked)

@@ -227,8 +227,10 @@ class SegmentRun:
 
     def _chosen(self, found: Found, scan: Volume) -> Chosen:
         if self.settings.model == shelf.AUTO:
-            force = self.settings.force
-            return models.for_scan(self.models, found, scan, force=force)
+            wanted = self.settings
+            return models.for_scan(
+                self.models, found, scan, force=wanted.force, planes=wanted.views
+            )
         return self._only
 
     @property

@@ -16,7 +16,11 @@ front and its columns upwards, and so on. Training cuts its slices the same way.
 
 
 def resolve(
-    wanted: str | None, trained: tuple[str, ...], *, together: bool = False
+    wanted: str | None,
+    trained: tuple[str, ...],
+    *,
+    together: bool = False,
+    name: str = "the model",
 ) -> tuple[str, ...]:
     """Return the views to use: those asked for, by default those trained for.
 
@@ -24,6 +28,7 @@ def resolve(
         wanted: names with commas between, ``all``, or None.
         trained: views that the model was trained for.
         together: whether the network sees all of its views at once.
+        name: of the model, for messages.
 
     Raises:
         SettingsError: an unknown view, or one that the model was not trained for.
@@ -37,8 +42,9 @@ def resolve(
             known = ", ".join((*NORMALS, "all"))
             raise SettingsError(msg, hint=f"Choose one of: {known}.")
         if view not in trained:
-            msg = f"the model was not trained on {view} slices"
-            raise SettingsError(msg, hint=f"It knows: {', '.join(trained)}.")
+            msg = f"{name} was not trained on {view} slices"
+            hint = f"It knows: {', '.join(trained)}. Or leave --views out."
+            raise SettingsError(msg, hint=hint)
     if together and set(views) != set(trained):
         msg = "the network sees its three views together"
         raise SettingsError(msg, hint="Leave --views out.")

@@ -492,6 +492,8 @@ def train(
 
             preview.draw(chosen, data, preview_data)
             run.facts["preview"] = str(preview_data)
+            if not as_json:
+                render.say(f"sheet of training slices: {preview_data}")
             return
         if output is None:
             raise typer.BadParameter("a folder is needed.", param_hint="--output")
@@ -515,6 +517,9 @@ def train(
             cross_validation.record(output / f"{chosen.name}.safetensors", told)
         if labelled:
             run.facts["labelled"] = labelled
+        if leads and not as_json:
+            render.say(f"model: {output / chosen.name}.safetensors")
+            render.say(f"learning curve: {output / 'curve.png'}")
 
 
 def _tell(bar: progress.Steps, event: "Event | Labelled | Fold") -> None:

@@ -168,6 +168,39 @@ def test_dry_run_writes_nothing(small: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_tells_what_is_done_from_what_would_be(
+    small: Path, tmp_path: Path
+) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    shutil.copy(small, scans / "a.nii.gz")
+    assert spine(scans, "-o", out).exit_code == 0
+    shutil.copy(small, scans / "b.nii.gz")
+    (scans / "c.nii.gz").write_bytes(b"no scan")
+    told = spine(scans, "-o", out, "--dry-run").stderr
+    assert "a: done already" in told
+    assert "b: would segment" in told
+    assert "1 done already" in told
+    assert "skipped" not in told
+    _, record = spine_json(scans, "-o", out, "--dry-run")
+    planned = {case["name"]: case.get("planned") for case in record["cases"]}
+    assert (planned["a"], planned["b"]) == ("skip", "segment")
+
+
+def test_views_that_the_model_for_mr_has_not_are_named(tmp_path: Path) -> None:
+    """There is a model for MR, which knows other views than those asked for."""
+    values = np.random.default_rng(0).gamma(2.0, 120.0, (24, 24, 24))
+    image = nib.Nifti1Image(values.astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+    nib.save(image, tmp_path / "a_mr.nii.gz")
+    status, record = spine_json(
+        tmp_path / "a_mr.nii.gz", "-o", tmp_path / "out", "--views", "axial"
+    )
+    assert status == 1
+    error = record["cases"][0]["error"]
+    assert error["message"] == ("inception-dual-unet was not trained on axial slices")
+    assert error["hint"] == "It knows: sagittal, coronal. Or leave --views out."
+
+
 def test_include_and_exclude_choose_cases(small: Path, tmp_path: Path) -> None:
     for name in ("one", "two", "three"):
         shutil.copy(small, tmp_path / f"{name}.nii.gz")
