@@ -12,6 +12,7 @@ import typer
 
 from engines.files import write_text
 from spinecli.app import app
+from spinecli.examples import EXAMPLES
 from spinecli.status import MEANINGS
 
 PROGRAM = "spine"
@@ -201,6 +202,10 @@ def _tail(title: str) -> Iterator[str]:
     yield ".SH EXIT STATUS"
     for status, meaning in MEANINGS.items():
         yield from _entry(str(status.value), meaning[0].upper() + meaning[1:] + ".")
+    if name in EXAMPLES:
+        yield ".SH EXAMPLES"
+        for line, meaning in EXAMPLES[name]:
+            yield from _entry(line, meaning)
     if name in FILES:
         yield ".SH FILES"
         for path, meaning in FILES[name].items():

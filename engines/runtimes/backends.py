@@ -47,7 +47,7 @@ class Backend:
 
     def missing(self) -> str | None:
         """Return the first library that is not installed, None if all are."""
-        return next((name for name in self.libraries if not find_spec(name)), None)
+        return next((name for name in self.libraries if not _is_there(name)), None)
 
     def version(self) -> str:
         """Return the version of its library; empty where there is none."""
@@ -100,6 +100,12 @@ class Backend:
         module, _, attribute = self.factory.partition(":")
         make = getattr(import_module(module), attribute)
         return cast("Runtime", make(model, device, precision, probe))
+
+
+def _is_there(module: str) -> bool:
+    """Say whether a module can be imported; a folder that only has its name cannot."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
 
 
 def _by_name(rows: Iterable[Backend]) -> Mapping[str, Backend]:

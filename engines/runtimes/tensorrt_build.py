@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -19,6 +19,9 @@ from engines.runtimes.cache import Key
 from engines.runtimes.export import Profile
 from engines.runtimes.plan import Plan, Wanted
 from engines.runtimes.tensorrt_library import DATA_CENTRE, RTX, Flavour, Library
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 DRIVER = Path("/proc/driver/nvidia/version")
 LAYERS = "Layers:\n"
@@ -144,7 +147,9 @@ def build(
     Raises:
         BackendError: the library refused; the message says what it said.
     """
-    trt, need = library.trt, library.need
+    need = library.need
+    if not TYPE_CHECKING:  # every call below is checked against the published stubs
+        trt = library.trt
     library.errors.clear()
     library.told.clear()
     builder = library.made(lambda: trt.Builder(library.logger), "start")
@@ -156,26 +161,37 @@ def build(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to mean float32
     shapes = need(builder.create_optimization_profile(), "make a profile")
-    shapes.set_shape(export.INPUT, *profile.shapes())
+    # The binding makes its own kind of shape of tuples.
+    least, usual, most = cast("Sequence[trt.Dims]", profile.shapes())
+    shapes.set_shape(export.INPUT, least, usual, most)
     # Sizes that make no sense are told only here, by an index below 0.
     need(config.add_optimization_profile(shapes) >= 0, f"take batches of {profile}")
     if targets:
-        known = library.capabilities()
-        config.num_compute_capabilities = len(targets)
-        for index, target in enumerate(targets):
-            done = config.set_compute_capability(known[target], index)
-            need(done, f"build for {target}")
+        _aim(library, config, targets)
     built = need(builder.build_serialized_network(network, config), "build the engine")
     blob = bytes(built)
     facts = {"tensors": tensors(network), "memory": memory(library.told)}
     return blob, facts | {"layers": layers(library, blob)}
 
 
+def _aim(
+    library: Library,
+    config: Any,  # noqa: ANN401  only TensorRT for RTX has these two members
+    targets: Sequence[str],
+) -> None:
+    """Let an engine be built for GPUs that need not be here."""
+    known = library.capabilities()
+    config.num_compute_capabilities = len(targets)
+    for index, target in enumerate(targets):
+        done = config.set_compute_capability(known[target], index)
+        library.need(done, f"build for {target}")
+
+
 def _onnx(model: Model, wanted: Wanted, profile: Profile) -> bytes:
     return export.onnx_bytes(model, wanted.precision, profile.usual, wanted.probe)
 
 
-def tensors(network: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def tensors(network: "trt.INetworkDefinition") -> list[dict[str, Any]]:
     """Return name, precision and shape of what goes in and out; -1 is an open axis."""
     given = [network.get_input(i) for i in range(network.num_inputs)]
     got = [network.get_output(i) for i in range(network.num_outputs)]
@@ -183,7 +199,7 @@ def tensors(network: Any) -> list[dict[str, Any]]:  # noqa: ANN401
         {
             "name": tensor.name,
             "precision": precision_of(tensor.dtype.name),
-            "shape": list(tensor.shape),
+            "shape": list(cast("Sequence[int]", tensor.shape)),
         }
         for tensor in (*given, *got)
     ]
@@ -245,20 +261,24 @@ def precision_of(told: str) -> str:
     return told.strip()
 
 
-def deserialized(library: Library, blob: bytes) -> Any:  # noqa: ANN401
+def deserialized(library: Library, blob: bytes) -> "trt.ICudaEngine":
     """Return an engine that the current GPU can run.
 
     Raises:
         BackendError: it cannot.
     """
-    runtime = library.made(lambda: library.trt.Runtime(library.logger), "start")
+    if not TYPE_CHECKING:
+        trt = library.trt
+    runtime = library.made(lambda: trt.Runtime(library.logger), "start")
     return library.need(runtime.deserialize_cuda_engine(blob), "load the engine")
 
 
-def inspection(library: Library, engine: Any) -> str:  # noqa: ANN401
+def inspection(library: Library, engine: "trt.ICudaEngine") -> str:
     """Return what the library's inspector says of an engine, as JSON."""
+    if not TYPE_CHECKING:
+        trt = library.trt
     inspector = library.need(engine.create_engine_inspector(), "inspect the engine")
-    form = library.trt.LayerInformationFormat.JSON
+    form = trt.LayerInformationFormat.JSON
     return str(library.need(inspector.get_engine_information(form), "inspect it"))
 
 

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engines.errors import BackendError, MissingBackendError
 from engines.runtimes import backends
+
+if TYPE_CHECKING:
+    import tensorrt as trt_api
 
 MOST_ERRORS = 3
 """Messages of the library that an error quotes, the first ones."""
@@ -69,9 +72,11 @@ class Library:
             raise MissingBackendError(row.name, row.libraries[0], row.extra) from error
 
     @cached_property
-    def logger(self) -> Any:  # noqa: ANN401
+    def logger(self) -> "trt_api.ILogger":
         """Return the logger that fills ``errors`` and ``told``."""
-        base = self.trt.ILogger
+        if not TYPE_CHECKING:
+            trt_api = self.trt
+        base = trt_api.ILogger
 
         def start(logger: Any) -> None:  # noqa: ANN401
             base.__init__(logger)
@@ -80,7 +85,9 @@ class Library:
             bad = (base.Severity.INTERNAL_ERROR, base.Severity.ERROR)
             (self.errors if severity in bad else self.told).append(message)
 
-        return type("Recorder", (base,), {"__init__": start, "log": log})()
+        recorder = type("Recorder", (base,), {"__init__": start, "log": log})
+        made: trt_api.ILogger = recorder()
+        return made
 
     @property
     def version(self) -> str:

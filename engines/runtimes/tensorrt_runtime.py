@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from engines.runtimes.plan import Wanted
 from engines.runtimes.tensorrt_build import deserialized, plan
 from engines.runtimes.tensorrt_library import DATA_CENTRE, RTX, Flavour, Library
 
+if TYPE_CHECKING:
+    import tensorrt as trt
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -34,8 +37,8 @@ class Opened:
     """
 
     profile: Profile
-    engine: Any
-    context: Any
+    engine: "trt.ICudaEngine"
+    context: "trt.IExecutionContext"
 
 
 class TensorRtRuntime:
@@ -126,12 +129,19 @@ class TensorRtRuntime:
                 raise BackendError(str(error), hint=hint) from error
         return Opened(_profile(fetched.facts), engine, context)
 
-    def _run(self, context: Any, part: Tensor, out: Tensor, stream: int) -> None:  # noqa: ANN401
+    def _run(
+        self,
+        context: "trt.IExecutionContext",
+        part: Tensor,
+        out: Tensor,
+        stream: int,
+    ) -> None:
         need = self._library.need
         self._library.errors.clear()
         shape = tuple(part.shape)
-        need(context.set_input_shape(INPUT, shape), f"take a batch of {shape}")
-        found = tuple(context.get_tensor_shape(OUTPUT))
+        done = context.set_input_shape(INPUT, shape)
+        need(done, f"take a batch of {shape}")
+        found = tuple(cast("Sequence[int]", context.get_tensor_shape(OUTPUT)))
         if found != tuple(out.shape):
             msg = f"{self.backend} gives {found} where {tuple(out.shape)} was expected"
             raise BackendError(msg)

@@ -66,7 +66,11 @@ def test_an_engine_is_built_once_and_told_of(folder: Path) -> None:
     record = built.as_json()
     assert record["backend"] == "tensorrt-rtx"
     assert record["targets"] == ["sm86", "sm89"]
-    assert record["model"] == {"name": "small", "sha256": "a".rjust(64, "0")}
+    assert record["model"] == {
+        "name": "small",
+        "sha256": "a".rjust(64, "0"),
+        "path": None,
+    }
     assert Path(record["path"]).stat().st_size == record["size_bytes"]
     (listed,) = engine.listing()
     assert {**listed.as_json(), "fresh": True, "seconds": record["seconds"]} == record
