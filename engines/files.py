@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engines.errors import OutputError
+from engines.errors import OutputError, UnreadableError
 
 if sys.platform != "win32":
     import fcntl
@@ -116,6 +116,32 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         msg = f"cannot write to {folder}: {error.strerror or error}"
         raise OutputError(msg) from error
+
+
+@contextlib.contextmanager
+def unchanged(*paths: Path) -> Iterator[None]:
+    """Refuse what was done in the block if a file was changed meanwhile.
+
+    A record would otherwise have the hash of one file, and a result made from another.
+
+    Raises:
+        UnreadableError: a file was written to or replaced.
+    """
+    before = [_stamp(path) for path in paths]
+    yield
+    for path, stamp in zip(paths, before, strict=True):
+        if _stamp(path) != stamp:
+            msg = f"{path.name} was changed while it was read"
+            raise UnreadableError(msg, hint="Run again when it is written whole.")
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what differs of a file when it is written to or replaced."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def sha256_of(*paths: Path) -> str:

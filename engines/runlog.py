@@ -9,14 +9,15 @@ import contextlib
 import csv
 import io
 import json
+import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engines import __version__
 from engines.errors import OutputError
-from engines.files import held, write_json, write_text
+from engines.files import held, sha256_of, write_json, write_text
 from engines.results import CaseResult, Note
 
 NAME = "spine-run"
@@ -48,15 +49,22 @@ class RunLog:
     def made_by(
         self, name: str, fingerprint: Mapping[str, Any]
     ) -> dict[str, Any] | None:
-        """Return the earlier record of a case made just so whose files still exist."""
+        """Return the earlier record of a case made just so, whose files are intact.
+
+        A file that is gone, or holds something else than it did when it was recorded,
+        makes the case one that is not done.
+        """
         record = self.earlier.get(name)
         if record is None or record.get("status") not in ("done", "skipped"):
             return None
         if record.get("made_from") != dict(fingerprint):
             return None
-        outputs = record.get("outputs", {})
-        here = all((self.path.parent / path).is_file() for path in outputs.values())
-        return record if outputs and here else None
+        outputs, files = record["outputs"], record.get("files")
+        if not outputs or not isinstance(files, dict):
+            return None
+        folder = self.path.parent
+        same = (_print_of(folder / path) == files.get(k) for k, path in outputs.items())
+        return record if all(same) else None
 
     def skipped(
         self, record: Mapping[str, Any], where: str, details: Collection[str]
@@ -74,7 +82,7 @@ class RunLog:
             where,
             "skipped",
             {kind: str(folder / path) for kind, path in record["outputs"].items()},
-            warnings=tuple(Note(**note) for note in record["warnings"]),
+            warnings=tuple(Note(**note) for note in record.get("warnings", ())),
             details={key: record[key] for key in details if key in record},
         )
 
@@ -108,8 +116,15 @@ class RunLog:
 
     def add(self, result: CaseResult) -> None:
         """Record a case and save; a full disk is told by ``finish``, not here."""
+        record = self._relative(result.as_json())
+        if result.status == "done":
+            folder = self.path.parent
+            outputs = record["outputs"].items()
+            record["files"] = {k: _print_of(folder / path) for k, path in outputs}
+        elif result.name in self.earlier:
+            record["files"] = self.earlier[result.name].get("files")
         with self._lock:
-            self.cases[result.name] = self._relative(result.as_json())
+            self.cases[result.name] = record
             with contextlib.suppress(OutputError):
                 self._save()
 
@@ -153,20 +168,82 @@ class RunLog:
         return record
 
 
+def _print_of(path: Path) -> dict[str, Any] | None:
+    """Return size and SHA-256 of a file; None where there is none."""
+    try:
+        return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    except OSError:
+        return None
+
+
 def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the cases of a record by name, without those that make no sense.
+
+    A record may be that of another program or version, or be cut short: what of it is
+    no case of ours is a case that is not done.
+    """
+    found = _read(path).get("cases")
+    if not isinstance(found, list):
+        return {}
+    return {case["name"]: case for case in found if _is_case(case)}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {case["name"]: case for case in record["cases"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_case(case: object) -> bool:
+    """Say whether a record has all that its table, its page and a resumption read."""
+    if not isinstance(case, dict):
+        return False
+    outputs, seconds = case.get("outputs", {}), case.get("seconds", {})
+    notes, error = case.get("warnings", ()), case.get("error")
+    return (
+        _is_text(case, "name", "input")
+        and bool(case["name"])
+        and case.get("status") in ("done", "skipped", "failed")
+        and isinstance(outputs, dict)
+        and all(_is_below(path) for path in outputs.values())
+        and isinstance(seconds, dict)
+        and all(_is_number(value) for value in seconds.values())
+        and isinstance(notes, list)
+        and all(_is_note(note) for note in notes)
+        and (error is None or _is_text(error, "code", "message", "hint"))
+    )
+
+
+def _is_text(record: object, *keys: str) -> bool:
+    return isinstance(record, dict) and all(
+        isinstance(record.get(key), str) for key in keys
+    )
+
+
+def _is_note(note: object) -> bool:
+    return _is_text(note, "code", "message") and len(note) == 2  # type: ignore[arg-type]
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_below(path: object) -> bool:
+    """Say whether a path leads to a file below the record's folder."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        return False
+    way = PurePosixPath(path)
+    return not way.is_absolute() and ".." not in way.parts
 
 
 def _choices(path: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["choices"]
-        return [dict(one) for one in found]
-    except (OSError, ValueError, KeyError, TypeError):
+    found = _read(path).get("choices")
+    if not isinstance(found, list):
         return []
+    return [one for one in found if isinstance(one, dict)]
 
 
 def _of(

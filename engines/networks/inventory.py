@@ -39,16 +39,7 @@ class Entry:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
-        told: dict[str, Any] = {"parameters": None, "gflop_per_slice": None}
-        if self.architecture:
-            classes = len(self.classes)
-            told = describe_network(
-                self.architecture,
-                classes,
-                SLICE_PIXELS,
-                self.options,
-                read_shapes(self.path) if self.path else None,
-            )
+        told, problem = self._size()
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -66,8 +57,21 @@ class Entry:
             "accuracy": [dict(row) for row in self.accuracy],
             "parent": dict(self.parent) if self.parent else None,
             "training": dict(self.training),
-            "problem": self.problem or None,
+            "problem": self.problem or problem or None,
         }
+
+    def _size(self) -> tuple[dict[str, Any], str]:
+        """Return parameters and operations, or what keeps a file from having any."""
+        nothing: dict[str, Any] = {"parameters": None, "gflop_per_slice": None}
+        if not self.architecture:
+            return nothing, ""
+        try:
+            shapes = read_shapes(self.path) if self.path else None
+            return describe_network(
+                self.architecture, len(self.classes), SLICE_PIXELS, self.options, shapes
+            ), ""
+        except Exception as error:  # noqa: BLE001  of one file; the others are listed
+            return nothing, f"no network can be built of it ({type(error).__name__})"
 
     def cells(self) -> tuple[str, ...]:
         """Return one row of the table, with the first of the figures."""

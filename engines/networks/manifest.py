@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engines.errors import ModelFileError, SettingsError, UnknownModelError
 from engines.files import sha256_of, write_bytes
-from engines.networks import catalog, resize
+from engines.networks import catalog, resize, schema
 from engines.networks.catalog import NetworkSpec
 from engines.networks.resize import Shapes
 from engines.preprocess.recipe import Recipe
@@ -29,6 +29,9 @@ SUFFIX = ".safetensors"
 METADATA_KEY = "spine"
 UNSAVED = "num_batches_tracked"
 """Batch norm's counter, which matters only while training."""
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+"""What the tensors of a model file may hold."""
 
 CUBE_VOXELS = 64
 """Edge of the cube that operations are counted in."""
@@ -151,9 +154,13 @@ def read_manifest(path: Path) -> Manifest:
         ModelFileError: damaged, or not written by this program.
     """
     try:
+        schema.header_bytes(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return Manifest.from_json(json.loads(metadata[METADATA_KEY]))
+        if METADATA_KEY not in metadata:
+            msg = "it has no manifest"
+            raise ValueError(msg)
+        return Manifest.from_json(schema.parsed(metadata[METADATA_KEY]))
     except FileNotFoundError:
         msg = f"there is no model file {path}"
         raise ModelFileError(msg, hint="Check the path of --model.") from None
@@ -163,6 +170,7 @@ def read_manifest(path: Path) -> Manifest:
         ValueError,
         KeyError,
         TypeError,
+        OverflowError,
         SettingsError,
     ) as error:
         msg = f"{path} is not an intact model file ({_reason(error)})"
@@ -188,6 +196,7 @@ def read_intact(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
             f"its manifest says {manifest.tensors_sha256[:12]}"
         )
         raise ModelFileError(msg)
+    _require_weights(path, tensors)
     return manifest, tensors
 
 
@@ -202,7 +211,7 @@ def load_model(path: Path) -> Model:
     network = _build(path, manifest, {k: v.shape for k, v in tensors.items()})
     try:
         result = network.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         msg = f"{path}: the weights do not fit {manifest.architecture!r}"
         raise ModelFileError(msg) from error
     lost = [k for k in result.missing_keys if not k.endswith(UNSAVED)]
@@ -307,17 +316,34 @@ def _build(path: Path, manifest: Manifest, shapes: Shapes) -> nn.Module:
     except UnknownModelError as error:
         msg = f"{path}: this version has no network {manifest.architecture!r}"
         raise ModelFileError(msg, hint="Update spine.") from error
-    network = spec.build(
-        in_channels=1, classes=len(manifest.classes), options=manifest.options
-    )
-    whole = channel_plan(network)
-    resize.fit(network, shapes)
+    try:
+        network = spec.build(
+            in_channels=1, classes=len(manifest.classes), options=manifest.options
+        )
+        whole = channel_plan(network)
+        resize.fit(network, shapes)
+    except Exception as error:  # a file may make a library raise anything
+        msg = f"{path}: no {manifest.architecture!r} can be built of it"
+        raise ModelFileError(f"{msg} ({_reason(error)})") from error
     plan = channel_plan(network)
     fits = plan == dict(manifest.channels)
     if not fits or (plan != whole and not _gives(network, spec, manifest)):
         msg = f"{path}: its channels are not those of {manifest.architecture!r}"
         raise ModelFileError(msg, hint="Update spine.")
     return network
+
+
+def _require_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers: every mask would be empty, and look done."""
+    for name, value in tensors.items():
+        if value.dtype not in DTYPES:
+            kind = str(value.dtype).removeprefix("torch.")
+            msg = f"{path}: {name} holds {kind}, which no weights are"
+            raise ModelFileError(msg)
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            msg = f"{path}: {bad} of the weights of {name} are not finite numbers"
+            raise ModelFileError(msg, hint="Train it again, or use another model.")
 
 
 def _gives(network: nn.Module, spec: NetworkSpec, manifest: Manifest) -> bool:
@@ -327,7 +353,7 @@ def _gives(network: nn.Module, spec: NetworkSpec, manifest: Manifest) -> bool:
     try:
         with torch.no_grad():
             logits = ghost(image)
-    except RuntimeError:
+    except (RuntimeError, ValueError, TypeError, IndexError):
         return False
     return bool(logits.shape[1] == len(manifest.classes))
 

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from engines import __version__, batch
 from engines.errors import MaskError, SettingsError
-from engines.files import require_writable, sha256_of, write_bytes, write_json
+from engines.files import (
+    require_writable,
+    sha256_of,
+    unchanged,
+    write_bytes,
+    write_json,
+)
 from engines.geometry import Grid
 from engines.preprocess import cases, export, layouts, masks, split
 from engines.preprocess.cases import Case
@@ -232,7 +238,8 @@ class PrepareRun:
         if self.settings.overwrite or case.name not in self._log.earlier:
             return None
         earlier = self._log.earlier[case.name]
-        if earlier.get("left_out") and earlier["made_from"] == self._fingerprint(case):
+        same = earlier.get("made_from") == self._fingerprint(case)
+        if earlier.get("left_out") and same:
             return self._without_spine(case)
         record = self._log.made_by(case.name, self._fingerprint(case))
         if record is None:
@@ -277,7 +284,10 @@ class PrepareRun:
     def _read(self, job: batch.Job) -> _Read | None:
         """Return a scan with its masks, None for one that is to be left out."""
         case = self._by_name[job.name]
-        with job.timed("read"):
+        files = [path for mask in case.masks.values() for path in mask.contents]
+        with job.timed("read"), unchanged(*case.found.files, *files):
+            self._made_from.pop(case.name, None)
+            self._fingerprint(case)
             early = self._read_masks(case, job) if self._leaves_out_empty else None
             if early is not None and not any(m.voxels.any() for m in early.values()):
                 return None
@@ -287,7 +297,6 @@ class PrepareRun:
             scan = to_hounsfield(scan)
             job.notes += require_modality(scan, case.recipe.modality, force=True)
             held = self._read_masks(case, job) if early is None else early
-            self._fingerprint(case)
         return _Read(scan, held)
 
     def _read_masks(self, case: Case, job: batch.Job) -> Mapping[str, Volume]:

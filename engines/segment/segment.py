@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
 from engines.errors import SettingsError, SpineError
-from engines.files import require_writable, sha256_of, write_bytes, write_text
+from engines.files import (
+    require_writable,
+    sha256_of,
+    unchanged,
+    write_bytes,
+    write_text,
+)
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
@@ -213,7 +219,7 @@ class SegmentRun:
 
     def _read(self, job: batch.Job, found: Found) -> tuple[Chosen, Prepared]:
         with job.timed("read"):
-            scan, notes = read_case(found)
+            scan, notes = self._unchanged(found)
             job.notes += notes
             require_scan(scan, found.path.name)
             scan = to_hounsfield(scan)
@@ -224,6 +230,17 @@ class SegmentRun:
             self.used[found.name] = chosen
         with job.timed("prepare"):
             return chosen, prepare(scan, chosen.first.manifest.recipe)
+
+    def _unchanged(self, found: Found) -> tuple[Volume, tuple[Note, ...]]:
+        """Read a scan; keep the hash of what was read, for its record.
+
+        Raises:
+            UnreadableError: its files were changed meanwhile.
+        """
+        with unchanged(*found.files):
+            self.contents.pop(found.name, None)
+            self._content(found)
+            return read_case(found)
 
     def _chosen(self, found: Found, scan: Volume) -> Chosen:
         if self.settings.model == shelf.AUTO:

@@ -7,6 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
+
+from engines.report import run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 
@@ -96,3 +99,83 @@ def test_table_says_what_the_record_says(tmp_path: Path) -> None:
     ]
     assert rows[0]["warnings"] == "look here"
     assert (rows[1]["error"], rows[1]["hint"]) == ("code", "do this")
+
+
+STRANGE = (
+    None, 7, "x", [], {}, {"name": None}, {"name": ""}, {"name": "a", "input": 3},
+    {"name": "a", "input": "x", "status": "fine"},
+    {"name": "a", "input": "x", "status": "done", "outputs": []},
+    {"name": "a", "input": "x", "status": "done", "outputs": {"spine": 4}},
+    {"name": "a", "input": "x", "status": "done", "outputs": {"spine": "/etc/passwd"}},
+    {"name": "a", "input": "x", "status": "done", "outputs": {"spine": "../x"}},
+    {"name": "a", "input": "x", "status": "done", "seconds": {"read": "long"}},
+    {"name": "a", "input": "x", "status": "done", "seconds": [1]},
+    {"name": "a", "input": "x", "status": "done", "warnings": ["w"]},
+    {"name": "a", "input": "x", "status": "done", "warnings": [{"code": "w"}]},
+    {"name": "a", "input": "x", "status": "done",
+     "warnings": [{"code": "w", "message": "m", "more": 1}]},
+    {"name": "a", "input": "x", "status": "failed", "error": "e"},
+    {"name": "a", "input": "x", "status": "failed", "error": {"code": "e"}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STRANGE, ids=range(len(STRANGE)))
+def test_a_strange_case_is_one_that_is_not_done(case: object, tmp_path: Path) -> None:
+    """It neither crashes a run nor stays in its record; the sound ones do."""
+    kept = {
+        "name": "b", "input": "x", "status": "failed", "outputs": {}, "seconds": {},
+        "warnings": [], "error": {"code": "c", "message": "m", "hint": ""},
+    }  # fmt: skip
+    path = tmp_path / "spine-run.json"
+    path.write_text(json.dumps({"cases": [case, kept], "choices": [case]}))
+    log = RunLog(tmp_path, {})
+    assert log.made_by("a", MADE) is None
+    log.add(done(tmp_path, "c"))
+    names = [found["name"] for found in log.finish()]
+    assert names == ["b", "c"]
+    page = run_page.html(tmp_path, "t", [], log.finish())
+    assert "b" in page
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "{", '{"cases": 3}', '{"cases": {"a": 1}}', "[" * 100_000, "\0"],
+    ids=range(8),
+)
+def test_a_record_that_is_none_is_begun_anew(text: str, tmp_path: Path) -> None:
+    (tmp_path / "spine-run.json").write_text(text)
+    log = RunLog(tmp_path, {})
+    assert log.kept_choice({"a": 1}) is None
+    log.add(done(tmp_path, "a"))
+    assert [case["name"] for case in log.finish()] == ["a"]
+    assert RunLog(tmp_path, {}).made_by("a", MADE) is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"mas", b"maks"])
+def test_an_output_that_is_not_what_was_written_is_made_again(
+    content: bytes, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path, {})
+    log.add(done(tmp_path, "a"))
+    log.finish()
+    again = RunLog(tmp_path, {})
+    record = again.made_by("a", MADE)
+    assert record is not None
+    again.add(again.skipped(record, "/in/a", ("made_from",)))
+    assert RunLog(tmp_path, {}).made_by("a", MADE) is not None
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    assert RunLog(tmp_path, {}).made_by("a", MADE) is None
+
+
+def test_of_runs_that_choose_at_once_the_first_is_heard(tmp_path: Path) -> None:
+    key = {"model_sha256": "a", "device": "cpu"}
+    first, second = RunLog(tmp_path, {}), RunLog(tmp_path, {})
+    assert first.keep_choice(key, {"backend": "torch"}) == {"backend": "torch"}
+    assert second.kept_choice(key) is None
+    assert second.keep_choice(key, {"backend": "openvino"}) == {"backend": "torch"}
+    assert second.keep_choice({**key, "device": "x"}, {"backend": "y"}) == {
+        "backend": "y"
+    }
+    first.finish()
+    assert RunLog(tmp_path, {}).kept_choice(key) == {"backend": "torch"}
+    assert RunLog(tmp_path, {}).kept_choice({**key, "device": "x"}) == {"backend": "y"}

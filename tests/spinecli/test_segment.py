@@ -25,6 +25,7 @@ from engines.networks import shelf
 from engines.preprocess import orient
 from engines.runtimes import devices
 from engines.segment import compute, inference
+from engines.segment import segment as segment_module
 from engines.volume import Volume
 from spinecli.app import app
 from tests import phantoms
@@ -661,3 +662,44 @@ def test_ctrl_c_keeps_what_is_done(small: Path, tmp_path: Path) -> None:
     _, again = spine_json(scans, "-o", out, "--dry-run")
     planned = [c for c in again["cases"] if c.get("planned") == "segment"]
     assert len(planned) == 40 - len(masks)
+
+
+def test_a_scan_that_is_replaced_while_it_is_read_is_not_recorded_as_done(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mask would be that of one file under the hash of another for ever."""
+    scan = tmp_path / "a.nii.gz"
+    shutil.copy(small, scan)
+    read = segment_module.read_case
+
+    def replaced(found: Any) -> Any:
+        done = read(found)
+        held = nib.load(small)
+        other = np.asarray(held.dataobj)[::-1].copy()
+        nib.save(nib.Nifti1Image(other, held.affine), scan)
+        return done
+
+    monkeypatch.setattr(segment_module, "read_case", replaced)
+    status, record = spine_json(scan, "-o", tmp_path / "out")
+    assert status == 1
+    (case,) = record["cases"]
+    assert case["error"]["code"] == "unreadable"
+    assert "a.nii.gz was changed while it was read" in case["error"]["message"]
+    monkeypatch.undo()
+    status, record = spine_json(scan, "-o", tmp_path / "out")
+    assert (status, record["cases"][0]["status"]) == (0, "done")
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"cases": [{"name": "a"}, 3]}'])
+def test_a_foreign_record_in_the_folder_does_no_harm(
+    text: str, small: Path, tmp_path: Path
+) -> None:
+    scan, out = tmp_path / "a.nii.gz", tmp_path / "out"
+    shutil.copy(small, scan)
+    out.mkdir()
+    (out / "spine-run.json").write_text(text)
+    status, record = spine_json(scan, "-o", out)
+    assert (status, record["cases"][0]["status"]) == (0, "done")
+    (out / "a" / f"a{MASK}").write_bytes(b"")
+    _, record = spine_json(scan, "-o", out, "--dry-run")
+    assert record["cases"][0]["planned"] == "segment"

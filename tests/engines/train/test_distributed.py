@@ -6,11 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from engines.errors import SettingsError
 from engines.train import distributed
+from engines.train.feeder import Feeder
+from engines.train.settings import Source, TrainSettings
 
 DATA = Path(__file__).parents[2] / "data"
 ROOT = Path(__file__).parents[3]
@@ -98,3 +103,52 @@ def test_one_process_is_no_group() -> None:
     with distributed.joined(3, "cpu") as (group, device):
         assert (group.ranks, group.leads, device) == (1, True, "cpu")
         assert group.agreed(None) is None
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("patches", [(64, 128, 160), (64, 96, 256)])
+def test_every_process_draws_as_much_of_every_batch(
+    ranks: int, patches: tuple[int, ...]
+) -> None:
+    """Of large slices a batch has fewer than processes; gradients count alike."""
+    settings = TrainSettings(batch=4, patches=patches, steps=40, sources=())
+    subject = SimpleNamespace(source=Source("."))
+    seen: set[int] = set()
+    for step in range(settings.steps):
+        counts = []
+        for rank in range(ranks):
+            feed = Feeder([subject], settings, step, rank, ranks)  # type: ignore[list-item]
+            feed._draw = lambda *_: (np.zeros((2, 2)), np.zeros((2, 2)))  # type: ignore[method-assign,assignment]
+            images, _ = feed._batch(step)
+            counts.append(len(images))
+        assert len(set(counts)) == 1
+        assert counts[0] >= 1
+        seen.add(counts[0])
+    assert len(seen) > 1
+
+
+def test_the_gpu_of_a_process_is_current_before_it_joins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NCCL sends objects by way of the current device, which is 0 everywhere else."""
+    done: list[object] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda i: done.append(i))
+    torch_side = distributed.distributed
+    monkeypatch.setattr(torch_side, "init_process_group", done.append)
+    monkeypatch.setattr(torch_side, "barrier", lambda: None)
+    monkeypatch.setattr(torch_side, "destroy_process_group", lambda: None)
+    sent = []
+
+    def broadcast(told: list[object], src: int, device: torch.device) -> None:
+        sent.append((told[0], src, str(device)))
+
+    monkeypatch.setattr(torch_side, "broadcast_object_list", broadcast)
+    with distributed.joined(4, "auto") as (group, device):
+        assert device == "cuda:1"
+        group.agreed(0.5)
+    assert done == [1, "nccl"]
+    assert sent == [(0.5, 0, "cuda:1")]
