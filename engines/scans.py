@@ -10,12 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from engines import archives
+from engines import archives, sniff
 from engines.archives import Unpacked
 from engines.convert.assemble import read_stack
-from engines.convert.series import DICOM_SUFFIX, Collector, is_dicom
+from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
+from engines.convert.series import DISC_DIRECTORY, Collector
 from engines.convert.stack import LeftOut, Stack
 from engines.errors import (
     NameClashError,
@@ -26,12 +28,21 @@ from engines.errors import (
 )
 from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
+from engines.sniff import DICOM_SUFFIX
 from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
 
-DISC_DIRECTORY = "DICOMDIR"
-"""File that lists the others on a disc; what it says is not needed to find them."""
+OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
+"""Why files and folders are passed over that are no DICOM objects."""
+
+FOREIGN_HINT = "Unpack it and give the folder; zip and tar archives are opened."
 
 DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
+
+OBJECTS = (LOCALIZER, NO_IMAGE, SCREENSHOT)
+"""Why DICOM objects are left out."""
+
+PEEKED = 50
+"""Entries of a hidden folder that are looked at."""
 
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*", "*.seg.nrrd")
 """How label maps are called; they are results or truth, never scans."""
@@ -101,10 +112,23 @@ class _Dicom:
     collector: Collector = field(default_factory=Collector)
     places: dict[Path, _Place] = field(default_factory=dict)
     held: list[Unpacked] = field(default_factory=list)
+    inflated: dict[Path, Unpacked] = field(default_factory=dict)
 
     def add(self, path: Path, place: _Place) -> None:
         self.places[path] = place
         self.collector.add(path)
+
+    def add_packed(self, path: Path, place: _Place) -> None:
+        """Add a file that is compressed as a whole; a damaged one is unreadable."""
+        folder = self.inflated.get(path.parent)
+        if folder is None:
+            folder = self.inflated[path.parent] = archives.temporary(path.parent)
+            self.held.append(folder)
+        try:
+            self.add(archives.inflate(path, folder), place)
+        except UnreadableError:
+            self.places[path] = place
+            self.collector.unreadable.append(path)
 
 
 @dataclass(slots=True)
@@ -112,7 +136,7 @@ class _Search:
     """What one search has seen so far: each real folder and file counts once.
 
     Attributes:
-        left_out: DICOM files that hold no scan.
+        left_out: files that hold no scan.
         images: whether image files are wanted, or DICOM only.
     """
 
@@ -124,6 +148,11 @@ class _Search:
     left_out: list[LeftOut] = field(default_factory=list)
     repeats: int = 0
 
+    @property
+    def objects(self) -> int:
+        """How many DICOM objects were left out."""
+        return sum(one.why in OBJECTS for one in self.left_out)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -131,7 +160,7 @@ class Survey:
 
     Attributes:
         found: scans and problems, by name in natural order.
-        left_out: DICOM files that hold no scan, as the user knows their paths.
+        left_out: files that hold no scan, as the user knows their paths.
     """
 
     found: tuple[Found, ...]
@@ -247,12 +276,12 @@ def _in_folder(root: Path, search: _Search) -> list[Found]:
 
 def _at(place: _Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
     """Return what lies in one input: a folder, or an archive that was unpacked."""
-    maps, other, repeats = search.label_maps, len(search.left_out), search.repeats
+    maps, other, repeats = search.label_maps, search.objects, search.repeats
     dicom = _Dicom(held=[*held])
     found = [*_walk(folder, place, search, dicom), *_dicom_scans(dicom, search)]
     if found or search.repeats > repeats:
         return found
-    told = _left_out(search.label_maps - maps, len(search.left_out) - other)
+    told = _left_out(search.label_maps - maps, search.objects - other)
     problem = _not_found(f"no scans under {place.shown}{told}", search)
     return [Found(place.name, place.shown, problem=problem)]
 
@@ -279,33 +308,68 @@ def _walk(
         msg = f"{place.shown}: cannot be opened ({error.strerror})"
         yield Found(place.name, place.shown, problem=UnreadableError(msg))
         return
-    shown = [path for path in entries if not path.name.startswith(".")]
-    for path in shown:
+    for path in entries:
         if path.is_file():
             yield from _file(path, place, search, dicom)
-        elif path.is_symlink() and not path.exists():
+        elif path.is_symlink() and not path.exists() and not _hidden(path):
             yield from _broken_link(path, place)
-    for path in shown:
-        if path.is_dir():
+    for path in entries:
+        if path.is_dir() and not _hidden(path):
             yield from _walk(path, place.below(path.name), search, dicom)
+        elif path.is_dir() and _holds_dicom(path):
+            search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Say whether there is DICOM among the first files of a hidden folder."""
+    if folder.name.startswith(TEMPORARY_PREFIX):
+        return False
+    try:
+        files = [path for path in islice(folder.rglob("*"), PEEKED) if path.is_file()]
+    except OSError:
+        return False
+    return any(sniff.kind_of(path) in ("dicom", "packed") for path in files)
 
 
 def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator[Found]:
-    if _seen(path, search):
+    if path.name.startswith(TEMPORARY_PREFIX) or _seen(path, search):
         return
-    if suffix_of(path):
-        yield from _image(path, place, search, tuple(dicom.held))
-    elif archives.is_archive(path):
-        yield from _archive(path, place, search, dicom)
-    elif is_dicom(path):
+    kind = sniff.kind_of(path)
+    if kind == "dicom":
         dicom.add(path, place)
+    elif kind == "packed":
+        dicom.add_packed(path, place)
+    elif _hidden(path):
+        return
+    elif suffix_of(path):
+        yield from _image(path, place, search, tuple(dicom.held))
+    elif archives.is_archive(path, kind):
+        yield from _archive(path, place, search, dicom)
+    elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
+        dicom.add(path, place)
+    elif kind == "foreign" or path.name.lower().endswith(sniff.FOREIGN_SUFFIXES):
+        yield _foreign(path, place)
+    else:
+        why = EMPTY if kind == "empty" else OTHER
+        search.left_out.append(LeftOut(place.shown / path.name, why))
+
+
+def _foreign(path: Path, place: _Place) -> Found:
+    shown = place.shown / path.name
+    msg = f"{shown}: an archive of a kind that is not opened, scans may lie in it"
+    problem = UnsupportedError(msg, hint=FOREIGN_HINT)
+    return Found(place.below(path.name).name, shown, problem=problem)
 
 
 def _archive(
     path: Path, place: _Place, search: _Search, dicom: _Dicom
 ) -> Iterator[Found]:
-    inside = path.name[: -len(archives.suffix_of(path))]
-    if is_label_map(path) or path.name.startswith(TEMPORARY_PREFIX):
+    inside = archives.stem_of(path)
+    if is_label_map(path):
         return
     try:
         unpacked = archives.unpack(path)
@@ -330,7 +394,8 @@ def _seen(path: Path, search: _Search) -> bool:
 def _image(
     path: Path, place: _Place, search: _Search, held: tuple[Unpacked, ...] = ()
 ) -> Iterator[Found]:
-    if path.name.startswith(TEMPORARY_PREFIX) or not search.images:
+    if not search.images:
+        search.left_out.append(LeftOut(place.shown / path.name, OTHER))
         return
     if _holds_labels(path):
         search.label_maps += 1
@@ -424,26 +489,39 @@ def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
             yield Found(stem_of(path) or str(path), path, problem=problem)
         elif _seen(path, search):
             continue
-        elif suffix_of(path):
-            yield from _image(path, _Place("", (), path.parent), search)
-        elif archives.is_archive(path):
-            yield from _given_archive(path, search)
-        elif is_dicom(path):
-            dicom[path.parent].add(
-                path, _Place(_root_name(path.parent), (), path.parent)
-            )
         else:
-            msg = f"{path}: not a scan; known are {' '.join(SUFFIXES)} and DICOM"
-            yield Found(path.stem, path, problem=UnsupportedError(msg))
+            yield from _given_file(path, search, dicom[path.parent])
     for files in dicom.values():
+        if not files.places:
+            continue
         alone = next(iter(files.places)) if len(files.places) == 1 else None
         if alone is not None:
             files.places[alone] = _Place(alone.stem, (), alone.parent)
         yield from _dicom_scans(files, search)
 
 
+def _given_file(path: Path, search: _Search, dicom: _Dicom) -> Iterator[Found]:
+    kind = sniff.kind_of(path)
+    place = _Place(_root_name(path.parent), (), path.parent)
+    if kind == "packed":
+        dicom.add_packed(path, place)
+    elif kind == "dicom":
+        dicom.add(path, place)
+    elif suffix_of(path):
+        yield from _image(path, _Place("", (), path.parent), search)
+    elif archives.is_archive(path, kind):
+        yield from _given_archive(path, search)
+    elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
+        dicom.add(path, place)
+    elif kind == "foreign" or path.name.lower().endswith(sniff.FOREIGN_SUFFIXES):
+        yield _foreign(path, place)
+    else:
+        msg = f"{path}: not a scan; known are {' '.join(SUFFIXES)} and DICOM"
+        yield Found(path.stem, path, problem=UnsupportedError(msg))
+
+
 def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
-    name = path.name[: -len(archives.suffix_of(path))]
+    name = archives.stem_of(path)
     try:
         unpacked = archives.unpack(path)
     except SpineError as error:
@@ -464,7 +542,7 @@ def _missing(path: Path, search: _Search) -> SpineError:
 def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
     path = inputs[0] if inputs else Path()
     told = ", ".join(str(one) for one in inputs) or "nothing"
-    left_out = _left_out(search.label_maps, len(search.left_out))
+    left_out = _left_out(search.label_maps, search.objects)
     msg = f"no scans in {told}{left_out}"
     if unwanted:
         msg = f"none of the {unwanted} scans in {told} is wanted"

@@ -9,16 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import geometry
-from engines.convert import decode
-from engines.convert.frames import Frame
-from engines.convert.series import DIRECTION_TOLERANCE, DUPLICATE_MM, MIN_SLICES
+from engines.convert import decode, spacing
+from engines.convert.frames import GEOMETRY, Frame
+from engines.convert.placement import MIN_SLICES
+from engines.convert.series import DIRECTION_TOLERANCE
+from engines.convert.spacing import PLACE_TOLERANCE_MM, PLACE_TOLERANCE_STEPS
 from engines.convert.stack import (
     Stack,
     direction_of,
+    duplicate_mm,
+    height_rounding_mm,
     heights_mm,
     normal_of,
     ordered,
     plane_of,
+    rounding_mm,
 )
 from engines.errors import (
     DuplicateSliceError,
@@ -36,17 +41,8 @@ from engines.errors import (
 )
 from engines.results import Note
 
-PLACE_TOLERANCE_MM = 0.1
-"""How far a slice may lie from its place in an even stack: headers round to 0.1 mm."""
-
-PLACE_TOLERANCE_STEPS = 0.2
-"""The same in slice steps, for stacks so fine that 0.1 mm would hide a gap."""
-
-SMALLEST_STEP = 0.5
-"""Steps below this part of the usual one are uneven, not the unit of a gap."""
-
-MAX_PLACES = 10_000
-"""A grid of more slices than any scan has comes from a damaged header."""
+ASIDE_ROUNDING_MM = 0.05
+"""Headers that round more coarsely than this excuse no more of a sideways shift."""
 
 MAX_SCALE = 1e9
 """A larger slope or intercept comes from a damaged header."""
@@ -55,6 +51,15 @@ TOLD_STEPS = 5
 """Of more different steps than these, messages give the range only."""
 
 TOLD_FILES = 3
+
+MIXED_HINT = (
+    "Correct the headers and export the series again, or give the images of each "
+    "volume as an input of its own."
+)
+FRAMES_HINT = "Export the series as single images or as an enhanced object."
+
+SMALL_MM = 0.05
+"""Shorter lengths are shown with two digits."""
 
 TOLD_TILT_DEG = 0.5
 """A smaller tilt in the header is rounding."""
@@ -95,16 +100,18 @@ class Layout:
         sideways_mm: (K, 3), across it, from the first slice.
         steps: (K,), places on an even grid, whole numbers where slices are missing
             or evenly spaced; empty where they are uneven.
+        rounding_mm: how far headers round positions, along the normal and across.
     """
 
     heights_mm: NDArray[np.float64]
     sideways_mm: NDArray[np.float64]
     steps: NDArray[np.int64]
+    rounding_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
     def tilted(self) -> bool:
         """Whether slices are stacked sideways."""
-        return bool(_off_axis(self) or _shifted(self))
+        return bool(_off_axis(self) or _shifted(self)[1])
 
     @property
     def gaps(self) -> bool:
@@ -173,7 +180,7 @@ def findings_of(stack: Stack, repairs: Repairs = NONE) -> list[Finding]:
     once = distinct(volume)
     if len(once) > 1:
         layout = layout_of(once)
-        if (np.diff(layout.heights_mm) < DUPLICATE_MM).any():
+        if (np.diff(layout.heights_mm) < duplicate_mm(once)).any():
             beside = MixedSeriesError("stacks that lie side by side")
             return [_fatal(beside), *found]
         found += [*_tilt(layout, repairs), *_steps(layout, repairs)]
@@ -188,23 +195,51 @@ def layout_of(volume: Sequence[Frame]) -> Layout:
     positions = np.array([frame.position_mm for frame in volume], float)
     moved = positions - positions[0]
     sideways = moved - (moved @ normal)[:, None] * normal
-    return Layout(heights, sideways, _places(heights))
+    along_mm = height_rounding_mm(volume)
+    across = np.minimum(rounding_mm(volume), ASIDE_ROUNDING_MM)
+    rounded = (along_mm, float(np.linalg.norm(across)))
+    return Layout(heights, sideways, spacing.places_of(heights, along_mm), rounded)
 
 
 def distinct(volume: Sequence[Frame]) -> tuple[Frame, ...]:
     """Return one image for each place, the first of those that lie there."""
-    kept = [volume[0]]
+    kept, same_mm = [volume[0]], duplicate_mm(volume)
     for frame in volume[1:]:
-        if _apart_mm(kept[-1], frame) >= DUPLICATE_MM:
+        if _apart_mm(kept[-1], frame) >= same_mm:
             kept.append(frame)
     return tuple(kept)
 
 
 def tilt_deg(layout: Layout) -> float:
-    """Return the angle between the way slices are stacked and their normal."""
-    rise = float(layout.heights_mm[-1] - layout.heights_mm[0])
-    drift = float(np.linalg.norm(layout.sideways_mm[-1]))
-    return float(np.degrees(np.arctan2(drift, rise)))
+    """Return the angle between the way slices are stacked and their normal.
+
+    A few slices that are shifted sideways do not change it.
+    """
+    return float(np.degrees(np.arctan(np.linalg.norm(_lean(layout)))))
+
+
+def _lean(layout: Layout) -> NDArray[np.float64]:
+    """Return how far slices move sideways for each mm along the normal, (3,)."""
+    rises = np.diff(layout.heights_mm)[:, None]
+    moves = np.diff(layout.sideways_mm, axis=0)
+    usual: NDArray[np.float64] = np.median(moves / rises, axis=0)
+    line = layout.sideways_mm[-1] / np.sum(rises)
+    off_mm = _aside_mm(layout, line)
+    return line if off_mm.max() <= _aside_tolerance_mm(layout) else usual
+
+
+def _aside_mm(layout: Layout, lean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each slice lies off the line that most of them lie on, (K,)."""
+    rise = layout.heights_mm - layout.heights_mm[0]
+    off = layout.sideways_mm - rise[:, None] * lean
+    asides = [np.linalg.norm(off - off[one], axis=1) for one in (0, len(off) // 2, -1)]
+    fitting = [int((aside <= _aside_tolerance_mm(layout)).sum()) for aside in asides]
+    most: NDArray[np.float64] = asides[int(np.argmax(fitting))]
+    return most
+
+
+def _aside_tolerance_mm(layout: Layout) -> float:
+    return PLACE_TOLERANCE_MM + 2 * layout.rounding_mm[1]
 
 
 def _apart_mm(one: Frame, other: Frame) -> float:
@@ -215,14 +250,21 @@ def _apart_mm(one: Frame, other: Frame) -> float:
 
 def _broken(stack: Stack) -> Iterator[Finding]:
     """Find what leaves no grid to speak of."""
-    missing = [frame for frame in stack.frames if frame.missing]
-    if missing:
-        first = missing[0]
-        told = f"{first.path.name} has no {' and no '.join(first.missing)}"
-        if len(missing) > 1:
-            told += f", nor have {len(missing) - 1} others"
-        hint = "Export the original series, not a copy of it."
-        yield _fatal(GeometryError(told, hint=hint))
+    if any(frame.missing for frame in stack.frames):
+        yield _unplaced(stack)
+        return
+    if stack.mixed:
+        msg = (
+            f"images of one series that differ in {stack.mixed}: parts of one volume, "
+            "or several mixed up"
+        )
+        yield _fatal(MixedSeriesError(msg, hint=MIXED_HINT))
+        return
+    nowhere = [f for f in stack.frames if f.pixels.frames > 1 and not f.placed]
+    if len(nowhere) > 1:
+        name, count = nowhere[0].path.name, nowhere[0].pixels.frames
+        msg = f"{name} holds {count} frames and does not say where each of them lies"
+        yield _fatal(GeometryError(msg, hint=FRAMES_HINT))
         return
     if stack.orientations > 1:
         planes = Counter(plane_of(frame) for frame in stack.frames)
@@ -249,6 +291,23 @@ def _broken(stack: Stack) -> Iterator[Finding]:
         yield _fatal(GeometryError(msg))
 
 
+def _unplaced(stack: Stack) -> Finding:
+    """Tell which elements of the geometry are missing, or hold no numbers."""
+    missing = [frame for frame in stack.frames if frame.missing]
+    first = missing[0]
+    unread = dict(first.unread)
+    told = [f"no {keyword}" for keyword in first.missing if keyword not in unread]
+    told += [
+        f"no {keyword} of {GEOMETRY[keyword]} numbers ({text})"
+        for keyword, text in unread.items()
+    ]
+    message = f"{first.path.name} has {' and '.join(told)}"
+    if len(missing) > 1:
+        message += f", nor have {len(missing) - 1} others"
+    hint = "Export the original series, not a copy of it."
+    return _fatal(GeometryError(message, hint=hint))
+
+
 def _fatal(error: InputError) -> Finding:
     return Finding(error.code, str(error), error)
 
@@ -273,8 +332,18 @@ def _rescaling(stack: Stack, repairs: Repairs) -> Iterator[Finding]:
         )
         error = RescaleError(f"inconsistent rescale slope and intercept: {told}")
         yield Finding(error.code, str(error), error, repairs.allow_slopes)
-    if stack.origin.modality == "CT" and (None, None) in pairs and len(pairs) == 1:
-        msg = "no rescale slope and intercept: values may not be Hounsfield units"
+    if stack.origin.modality == "CT" and not any(f.pixels.lut for f in frames):
+        yield from _unscaled(pairs)
+
+
+def _unscaled(pairs: Counter[tuple[float | None, float | None]]) -> Iterator[Finding]:
+    """Find CT that says too little of what its values are."""
+    slope = any(slope is None for slope, _ in pairs)
+    intercept = any(intercept is None for _, intercept in pairs)
+    names = [*(["slope"] if slope else []), *(["intercept"] if intercept else [])]
+    if names:
+        told = " and ".join(names)
+        msg = f"no rescale {told}: values may not be Hounsfield units"
         yield Finding("no_rescale", msg)
 
 
@@ -287,12 +356,30 @@ def _shown(value: float | None) -> str:
 
 
 def _undecodable(stack: Stack) -> Iterator[Finding]:
+    real = [frame for frame in stack.frames if frame.pixels.real]
+    if real:
+        msg = f"{real[0].path.name}: floating-point pixels, which are not read"
+        hint = "Export the series with whole numbers and a rescale slope."
+        yield _fatal(UnsupportedError(msg, hint=hint))
+        return
+    both = [frame for frame in stack.frames if frame.pixels.lut and _scaled(frame)]
+    if both:
+        msg = (
+            f"{both[0].path.name}: a table of real values and a rescale slope or "
+            "intercept, of which only one can be right"
+        )
+        hint = "Export the series again with one of them."
+        yield _fatal(RescaleError(msg, hint=hint))
     kinds = ((f.pixels.syntax, f.pixels.bits_stored) for f in stack.frames)
     for syntax, bits in dict.fromkeys(kinds):
         try:
             decode.require_decoder(syntax, bits)
         except (UnsupportedError, MissingDecoderError) as error:
             yield _fatal(error)
+
+
+def _scaled(frame: Frame) -> bool:
+    return frame.slope not in (None, 1) or frame.intercept not in (None, 0)
 
 
 def _few(stack: Stack, volume: Sequence[Frame], repairs: Repairs) -> Iterator[Finding]:
@@ -309,7 +396,7 @@ def _few(stack: Stack, volume: Sequence[Frame], repairs: Repairs) -> Iterator[Fi
     elif places < MIN_SLICES:
         step = float(np.ptp(heights_mm(volume)))
         few = FewSlicesError(
-            f"{places} slices only, {step:.2f} mm apart: nothing tells whether "
+            f"{places} slices only, {mm(step)} mm apart: nothing tells whether "
             "others are missing between them"
         )
         yield Finding(few.code, str(few), few, repairs.allow_few_slices)
@@ -325,34 +412,35 @@ def _repeated(volume: Sequence[Frame]) -> Iterator[Finding]:
 
 
 def _off_axis(layout: Layout) -> bool:
-    drift = float(np.linalg.norm(layout.sideways_mm[-1]))
-    angle = np.radians(tilt_deg(layout))
-    return drift > PLACE_TOLERANCE_MM and np.sin(angle) > geometry.SHEAR_TOLERANCE
+    lean = float(np.linalg.norm(_lean(layout)))
+    drift_mm = lean * float(np.ptp(layout.heights_mm))
+    angle = np.arctan(lean)
+    far = drift_mm > _aside_tolerance_mm(layout)
+    return far and bool(np.sin(angle) > geometry.SHEAR_TOLERANCE)
 
 
-def _shifted(layout: Layout) -> float:
-    """Return how far a slice lies off the line from the first to the last, or 0."""
-    rise = layout.heights_mm - layout.heights_mm[0]
-    if rise[-1] <= 0:
-        return 0.0
-    line = (rise / rise[-1])[:, None] * layout.sideways_mm[-1]
-    off = float(np.linalg.norm(layout.sideways_mm - line, axis=1).max())
-    return off if off > PLACE_TOLERANCE_MM else 0.0
+def _shifted(layout: Layout) -> tuple[float, int]:
+    """Return how far slices lie off the line of the others, and how many do, or 0."""
+    off_mm = _aside_mm(layout, _lean(layout))
+    count = int((off_mm > _aside_tolerance_mm(layout)).sum())
+    return (float(off_mm.max()), count) if count else (0.0, 0)
 
 
 def _tilt(layout: Layout, repairs: Repairs) -> Iterator[Finding]:
-    shifted_mm = _shifted(layout)
+    shifted_mm, count = _shifted(layout)
     if _off_axis(layout):
         error = TiltError(f"gantry tilt of {tilt_deg(layout):.1f} degrees")
         yield Finding(error.code, str(error), error, repairs.fix_tilt)
     if shifted_mm:
-        error = TiltError(f"a slice is shifted sideways by {shifted_mm:.2f} mm")
+        which = "a slice is" if count == 1 else f"{count} slices are"
+        error = TiltError(f"{which} shifted sideways by {mm(shifted_mm)} mm")
         yield Finding(error.code, str(error), error, repairs.fix_tilt)
 
 
 def _steps(layout: Layout, repairs: Repairs) -> Iterator[Finding]:
     steps_mm = np.diff(layout.heights_mm)
     if layout.even:
+        yield from _rounded(layout)
         return
     if not layout.gaps:
         uneven = UnevenSlicesError(
@@ -365,41 +453,36 @@ def _steps(layout: Layout, repairs: Repairs) -> Iterator[Finding]:
     wide = int((np.diff(layout.steps) > 1).sum())
     gap = SeriesGapError(
         f"{missing} slice(s) missing in {wide} gap(s), the widest "
-        f"{steps_mm.max():.2f} mm where {usual_mm:.2f} mm was expected"
+        f"{mm(steps_mm.max())} mm where {mm(usual_mm)} mm was expected"
     )
     yield Finding(gap.code, str(gap), gap, repairs.allow_gaps or repairs.regrid)
 
 
+def _rounded(layout: Layout) -> Iterator[Finding]:
+    """Tell of slices that are even only because their header rounds coarsely."""
+    off_mm = spacing.off_grid_mm(layout.heights_mm, layout.steps)
+    step_mm = float(np.ptp(layout.heights_mm)) / int(layout.steps[-1])
+    if off_mm > spacing.loose_mm(step_mm):
+        msg = (
+            f"slices lie up to {mm(off_mm)} mm off even steps of {mm(step_mm)} mm: "
+            f"positions are rounded to {mm(2 * layout.rounding_mm[0])} mm"
+        )
+        yield Finding("rounded_positions", msg)
+
+
 def _told_steps(steps_mm: NDArray[np.float64]) -> str:
     ranked = np.sort(steps_mm)
-    kinds = np.split(ranked, np.flatnonzero(np.diff(ranked) > PLACE_TOLERANCE_MM) + 1)
+    apart_mm = min(PLACE_TOLERANCE_MM, PLACE_TOLERANCE_STEPS * float(ranked[0]))
+    kinds = np.split(ranked, np.flatnonzero(np.diff(ranked) > apart_mm) + 1)
     if len(kinds) < 2 or len(kinds) > TOLD_STEPS:
-        return f"{steps_mm.min():.2f} to {steps_mm.max():.2f}"
-    told = [f"{np.median(kind):.2f}" for kind in kinds]
+        return f"{mm(steps_mm.min())} to {mm(steps_mm.max())}"
+    told = [mm(float(np.median(kind))) for kind in kinds]
     return f"{', '.join(told[:-1])} and {told[-1]}"
 
 
-def _places(heights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the place of each slice on an even grid, empty if there is none.
-
-    The step of the grid is the smallest there is, so that slices left out between
-    others are gaps; a much smaller step than usual is no unit to count in.
-    """
-    steps_mm = np.diff(heights)
-    smallest = float(steps_mm.min())
-    if smallest < max(DUPLICATE_MM, SMALLEST_STEP * float(np.median(steps_mm))):
-        return np.empty(0, np.int64)
-    rise = heights - heights[0]
-    if rise[-1] > MAX_PLACES * smallest:
-        return np.empty(0, np.int64)
-    unit = smallest
-    for _ in range(3):  # the unit is refined by all slices that it has placed
-        places = np.rint(rise / unit).astype(np.int64)
-        unit = float(rise[-1]) / int(places[-1])
-    off = np.abs(rise - places * unit).max()
-    even = off <= min(PLACE_TOLERANCE_MM, PLACE_TOLERANCE_STEPS * unit)
-    alone = bool((np.diff(places) > 0).all())
-    return places if even and alone else np.empty(0, np.int64)
+def mm(value: float) -> str:
+    """Return a length for messages: two decimals, or two digits of a small one."""
+    return f"{value:.2f}" if value >= SMALL_MM or value <= 0 else f"{value:.2g}"
 
 
 def _remarks(volume: Sequence[Frame], layout: Layout) -> Iterator[Finding]:
@@ -418,5 +501,5 @@ def _remarks(volume: Sequence[Frame], layout: Layout) -> Iterator[Finding]:
     step = float(np.median(np.diff(layout.heights_mm)))
     thick = first.thickness_mm
     if thick and np.isfinite(thick) and thick > step + PLACE_TOLERANCE_MM:
-        msg = f"slices overlap: {thick:g} mm thick, {step:.2f} mm apart"
+        msg = f"slices overlap: {thick:g} mm thick, {mm(step)} mm apart"
         yield Finding("overlapping_slices", msg)

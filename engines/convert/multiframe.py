@@ -10,7 +10,7 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from engines.convert import marks
-from engines.convert.frames import Frame, Shared, floats
+from engines.convert.frames import Frame, Shared, decimals, floats, unread
 
 _FRAME_TYPES = (
     "CTImageFrameTypeSequence",
@@ -42,24 +42,30 @@ def frames(base: Frame, header: Dataset, shared: Shared) -> list[Frame]:
 
         measures = group("PixelMeasuresSequence")
         plane = floats(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-        position = floats(group("PlanePositionSequence"), "ImagePositionPatient", 3)
+        place = group("PlanePositionSequence")
+        position = floats(place, "ImagePositionPatient", 3)
         spacing = floats(measures, "PixelSpacing", 2)
         values = group(_VALUES)
-        found.append(
-            replace(
-                base,
-                index=index,
-                position_mm=position or (base.position_mm if not each else None),
-                directions=shared(plane or base.directions),
-                spacing_mm=shared(spacing or base.spacing_mm),
-                slope=_number(values, "RescaleSlope", base.slope),
-                intercept=_number(values, "RescaleIntercept", base.intercept),
-                units=str(values.get("RescaleType") or base.units),
-                thickness_mm=_number(measures, "SliceThickness", base.thickness_mm),
-                number=index + 1,
-                marks=shared(_marks(base.marks, group)),
-            )
+        frame = replace(
+            base,
+            index=index,
+            position_mm=position or (base.position_mm if not each else None),
+            directions=shared(plane or base.directions),
+            spacing_mm=shared(spacing or base.spacing_mm),
+            slope=_number(values, "RescaleSlope", base.slope),
+            intercept=_number(values, "RescaleIntercept", base.intercept),
+            units=str(values.get("RescaleType") or base.units),
+            thickness_mm=_number(measures, "SliceThickness", base.thickness_mm),
+            number=index + 1,
+            decimals=shared(decimals(place, "ImagePositionPatient")),
+            placed=bool(place),
+            marks=shared(_marks(base.marks, group)),
         )
+        if frame.missing:
+            held = (place, group("PlaneOrientationSequence"), measures)
+            told = [one for item in held for one in unread(item, frame.missing)]
+            frame = replace(frame, unread=tuple(told) or base.unread)
+        found.append(frame)
     return found
 
 

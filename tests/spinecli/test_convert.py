@@ -314,7 +314,7 @@ def test_localizers_left_out_are_told(tmp_path: Path) -> None:
     told = record(run(tmp_path / "in", tmp_path / "b", "--json"))
 
     assert text.exit_code == 0
-    assert "left out DICOM files: 5 localizer" in text.stderr
+    assert "left out files: 5 localizer" in text.stderr
     assert [note["code"] for note in told["warnings"]] == ["left_out"]
     assert {one["why"] for one in told["left_out"]} == {"localizer"}
     assert len(told["left_out"]) == 5

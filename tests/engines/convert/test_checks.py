@@ -86,7 +86,7 @@ def test_a_whole_series_has_nothing_wrong(tmp_path: Path) -> None:
         (
             made.having(2, ImagePositionPatient=[1, 2]),
             GeometryError,
-            r"IM\d+\.dcm has no ImagePositionPatient$",
+            r"IM\d+\.dcm has no ImagePositionPatient of 3 numbers \('1\.0\\\\2\.0'\)$",
         ),
         (
             made.having(ImageOrientationPatient=[1, 0, 0, 0.5, 0.8, 0]),
@@ -235,7 +235,7 @@ def test_uneven_fine_stack_is_refused(tmp_path: Path) -> None:
     )
     bad = made.stack_of(paths)
 
-    with pytest.raises(UnevenSlicesError, match=r"0\.08 to 0\.16 mm apart"):
+    with pytest.raises(UnevenSlicesError, match=r"0\.08, 0\.12 and 0\.16 mm apart"):
         require(bad, findings_of(bad))
 
 
