@@ -4,9 +4,9 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 Kind = Literal["dicom", "packed", "zip", "tar", "foreign", "empty", "closed", "other"]
 """What files are told apart.
@@ -18,6 +18,7 @@ opened; ``closed`` a file that cannot be opened.
 DICOM_SUFFIX = ".dcm"
 
 START_BYTES = 1024
+_STEP_BYTES = 128
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _META = b"\x02\x00"
@@ -33,15 +34,19 @@ _FOREIGN = (
 FOREIGN_SUFFIXES = (".7z", ".rar", ".zst", ".lz4", ".lz", ".cab", ".arj", ".ace")
 """How archives that are not opened are called."""
 
-PACKERS: Mapping[bytes, Callable[..., BinaryIO]] = {
-    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
-    b"BZh": bz2.open,  # type: ignore[dict-item]
-    b"\xfd7zXZ\x00": lzma.open,  # type: ignore[dict-item]
+Packer = type[gzip.GzipFile] | type[bz2.BZ2File] | type[lzma.LZMAFile]
+
+PACKERS: Mapping[bytes, Packer] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
 """How a compressed file begins -> what opens it."""
 
 PACKER_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 """What a damaged compressed file raises."""
+
+_DAMAGED_NAMES = (".dcm.", ".ima.")
 
 _GROUPS = (0x0002, 0x0008)
 _SMALL_GROUPS = (0x0010, 0x0018, 0x0020, 0x0028)
@@ -55,20 +60,17 @@ def kind_of(path: Path) -> Kind:
             start = file.read(START_BYTES)
     except OSError:
         return "closed"
-    if not start:
-        return "empty"
     opened = packer_of(start)
     if opened is None:
         return _kind(start)
-    try:
-        with opened(path) as file:
-            inside = _kind(file.read(START_BYTES))
-    except PACKER_DAMAGE:
-        return "other"
-    return {"dicom": "packed", "tar": "tar"}.get(inside, "other")  # type: ignore[return-value]
+    inside = _kind(_inflated(path, opened))
+    named = any(part in path.name.lower() for part in _DAMAGED_NAMES)
+    if inside == "dicom" or (inside == "empty" and named):
+        return "packed"
+    return "tar" if inside == "tar" else "other"
 
 
-def packer_of(start: bytes) -> Callable[..., BinaryIO] | None:
+def packer_of(start: bytes) -> Packer | None:
     """Return what opens a compressed file that begins with ``start``."""
     return next((PACKERS[magic] for magic in PACKERS if start.startswith(magic)), None)
 
@@ -93,7 +95,21 @@ def begins_as_dicom(start: bytes) -> bool:
     return marked or preamble or _begins_bare(start)
 
 
+def _inflated(path: Path, opened: Packer) -> bytes:
+    """Return how a compressed file begins, as far as it can be inflated."""
+    start = b""
+    try:
+        with opened(path) as file:
+            while len(start) < START_BYTES and (byte := file.read(_STEP_BYTES)):
+                start += byte
+    except PACKER_DAMAGE:
+        pass
+    return start
+
+
 def _kind(start: bytes) -> Kind:
+    if not start:
+        return "empty"
     if begins_as_dicom(start):
         return "dicom"
     if start.startswith(_ZIP):

@@ -357,6 +357,14 @@ def rewrite(path: Path, syntax: UID, edit: Edit = as_is) -> Path:
     return path
 
 
+def rewrite_header(path: Path, edit: Edit) -> Path:
+    """Change the header of a file and leave its pixels as they are."""
+    dataset = pydicom.dcmread(path)
+    edit(0, dataset)
+    pydicom.dcmwrite(path, dataset)
+    return path
+
+
 def _put(dataset: Dataset, group: str, **values: Any) -> None:
     if group not in dataset:
         setattr(dataset, group, [Dataset()])

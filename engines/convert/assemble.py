@@ -217,6 +217,7 @@ def _told_repairs(repairs: Repairs, findings: Sequence[Finding]) -> dict[str, An
 _WARNED = (
     "single_slice",
     "no_rescale",
+    "other_units",
     "gantry_tilt",
     "tilt_only_told",
     "series_gap",

@@ -44,6 +44,9 @@ from engines.results import Note
 ASIDE_ROUNDING_MM = 0.05
 """Headers that round more coarsely than this excuse no more of a sideways shift."""
 
+HOUNSFIELD = ("HU", "HU_MOD")
+"""Rescale types of CT; values of other types are told."""
+
 MAX_SCALE = 1e9
 """A larger slope or intercept comes from a damaged header."""
 
@@ -334,6 +337,9 @@ def _rescaling(stack: Stack, repairs: Repairs) -> Iterator[Finding]:
         yield Finding(error.code, str(error), error, repairs.allow_slopes)
     if stack.origin.modality == "CT" and not any(f.pixels.lut for f in frames):
         yield from _unscaled(pairs)
+    if stack.origin.modality == "CT" and units and units[0] not in HOUNSFIELD:
+        msg = f"values are in units called {units[0]}, not in Hounsfield units"
+        yield Finding("other_units", msg)
 
 
 def _unscaled(pairs: Counter[tuple[float | None, float | None]]) -> Iterator[Finding]:

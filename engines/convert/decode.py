@@ -295,6 +295,9 @@ def _images(dataset: Dataset, frames: Sequence[Frame]) -> Iterator[NDArray[Any]]
     plugin = _plugin(syntax) if syntax.is_compressed else ""
     if plugin:
         _one_stream_each(dataset, pixels)
+    if plugin == _CHECKED[0] and syntax != JPEGLSLossless:
+        dataset.BitsStored = pixels.bits_allocated  # or it would clear bits above
+        dataset.HighBit = pixels.bits_allocated - 1
     _check_stored(dataset, pixels, plugin)
     if pixels.frames > 1:
         return iter_pixels(

@@ -3,6 +3,7 @@
 A header is read once; a frame of plain pixels knows where they begin in the file.
 """
 
+import re
 import struct
 import threading
 import warnings
@@ -41,6 +42,11 @@ LOCALIZER, NO_IMAGE, SCREENSHOT = "localizer", "no image", "screenshot"
 
 SLICED_MODALITIES = ("CT", "MR", "PT", "NM")
 """Whose slices must say where they lie; other images without a place are left out."""
+
+SLICED_KINDS = re.compile(
+    "(Legacy Converted )?(Enhanced )?(CT|MR|PET|Positron) .*Image"
+)
+"""The same by the names of their SOP classes."""
 
 DAMAGE = (
     InvalidDicomError,
@@ -187,7 +193,7 @@ class FrameReader:
             _geometry(header, "ImageOrientationPatient", self._shared),
             decimal(header.get("RescaleSlope")),
             decimal(header.get("RescaleIntercept")),
-            str(header.get("RescaleType") or ""),
+            str(header.get("RescaleType") or "").strip().upper(),
             decimal(header.get("SliceThickness")),
             integer(header.get("InstanceNumber")),
             digest(header.get("SOPInstanceUID")),
@@ -293,8 +299,9 @@ def _left_out(header: Dataset) -> str:
     if any(str(kind).upper() == "LOCALIZER" for kind in kinds):
         return LOCALIZER
     placed = header.get("ImagePositionPatient") or _EACH in header
-    sliced = header.get("Modality") in SLICED_MODALITIES
-    if not placed and (not sliced or "Secondary Capture" in _kind(header)):
+    kind = _kind(header)
+    sliced = header.get("Modality") in SLICED_MODALITIES or SLICED_KINDS.match(kind)
+    if not placed and (not sliced or "Secondary Capture" in kind):
         return SCREENSHOT
     return ""
 
@@ -310,7 +317,7 @@ def _pixels(header: Dataset, *, real: bool) -> Pixels:
         raise ValueError(msg)
     bits = int(header.get("BitsAllocated") or 16)
     stored = int(header.get("BitsStored") or bits)
-    high = header.get("HighBit")
+    high = int(header.get("HighBit") or 0)
     return Pixels(
         _syntax(header),
         (rows, columns),
@@ -319,7 +326,7 @@ def _pixels(header: Dataset, *, real: bool) -> Pixels:
         int(header.get("PlanarConfiguration") or 0),
         bits,
         stored,
-        stored - 1 if high is None else int(high),
+        high if stored - 1 <= high < bits else stored - 1,
         bool(int(header.get("PixelRepresentation") or 0)),
         frames,
         any("LUTData" in item for item in header.get("ModalityLUTSequence") or ()),

@@ -54,7 +54,7 @@ def frames(base: Frame, header: Dataset, shared: Shared) -> list[Frame]:
             spacing_mm=shared(spacing or base.spacing_mm),
             slope=_number(values, "RescaleSlope", base.slope),
             intercept=_number(values, "RescaleIntercept", base.intercept),
-            units=str(values.get("RescaleType") or base.units),
+            units=str(values.get("RescaleType") or base.units).strip().upper(),
             thickness_mm=_number(measures, "SliceThickness", base.thickness_mm),
             number=index + 1,
             decimals=shared(decimals(place, "ImagePositionPatient")),
