@@ -46,7 +46,7 @@ SLICED_MODALITIES = ("CT", "MR", "PT", "NM")
 SLICED_KINDS = re.compile(
     "(Legacy Converted )?(Enhanced )?(CT|MR|PET|Positron) .*Image"
 )
-"""The same by the names of their SOP classes."""
+"""The same by the names of SOP classes, where no modality is given."""
 
 DAMAGE = (
     InvalidDicomError,
@@ -300,7 +300,10 @@ def _left_out(header: Dataset) -> str:
         return LOCALIZER
     placed = header.get("ImagePositionPatient") or _EACH in header
     kind = _kind(header)
-    sliced = header.get("Modality") in SLICED_MODALITIES or SLICED_KINDS.match(kind)
+    modality = header.get("Modality")
+    sliced = modality in SLICED_MODALITIES or (
+        not modality and SLICED_KINDS.match(kind) is not None
+    )
     if not placed and (not sliced or "Secondary Capture" in kind):
         return SCREENSHOT
     return ""
