@@ -109,7 +109,7 @@ def spelled_apart(frames: Sequence[Frame]) -> str:
 def common(frames: Sequence[Frame]) -> list[Frame]:
     """Return ``frames`` with one origin: the commonest, its blanks filled."""
     counted = Counter(frame.origin for frame in frames)
-    origin = max(counted, key=lambda one: (_known(one), counted[one]))
+    origin = max(counted, key=lambda one: (known(one), counted[one]))
     for other in counted:
         origin = replace(
             origin,
@@ -122,7 +122,8 @@ def common(frames: Sequence[Frame]) -> list[Frame]:
     return [replace(frame, origin=origin) for frame in frames]
 
 
-def _known(origin: Origin) -> int:
+def known(origin: Origin) -> int:
+    """Return how many of ``FIELDS`` an image says something of."""
     return sum(bool(value(origin)) for value in FIELDS.values())
 
 

@@ -24,7 +24,7 @@ from engines.convert.placement import (
 )
 from engines.results import Note
 
-MAX_COMPARED = 20
+MAX_COMPARED = 60
 """Series of a folder that are compared with each other; more are a data set."""
 
 
@@ -115,16 +115,21 @@ def _identity(frame: Frame) -> object:
 
 
 def _with_new_uids(series: Sequence[Batch]) -> Iterator[Batch]:
-    """Yield series, with images of a folder that have UIDs of their own joined."""
-    alone: defaultdict[tuple[Path, object], list[Frame]] = defaultdict(list)
+    """Yield series, with images that have UIDs of their own joined."""
+    alone: defaultdict[object, list[Frame]] = defaultdict(list)
     for batch in series:
         first = batch.frames[0]
         if len(batch.frames) == 1 and not first.missing and first.instance:
-            alone[first.path.parent, first.shape].append(first)
+            alone[first.shape].append(first)
     joined: dict[int, Batch] = {}
     for frames in alone.values():
-        for batch in _joined_folder(frames):
-            joined |= {id(frame): batch for frame in batch.frames}
+        for group in _on_grids(frames):
+            message = (
+                f"{len(group)} images were joined although each has a series UID of "
+                "its own: they lie on one grid"
+            )
+            batch = Batch(group, (Note("joined_images", message),))
+            joined |= {id(frame): batch for frame in group}
     given: set[int] = set()
     for batch in series:
         whole = joined.get(id(batch.frames[0]))
@@ -135,19 +140,25 @@ def _with_new_uids(series: Sequence[Batch]) -> Iterator[Batch]:
             yield _with_one_uid(whole)
 
 
-def _joined_folder(frames: Sequence[Frame]) -> Iterator[Batch]:
+def _on_grids(frames: Sequence[Frame]) -> Iterator[list[Frame]]:
+    """Yield images of one patient on one grid, of all folders or else of one.
+
+    Where headers name no patient, images of different folders may be anyone's.
+    """
     if len(frames) < MIN_NEW:
         return
     by_key: defaultdict[Key, list[Frame]] = defaultdict(list)
     for frame, key in zip(frames, identity.keys_of(frames), strict=True):
         by_key[key].append(frame)
-    for group in by_key.values():
-        if len(group) >= MIN_NEW and on_one_grid([[frame] for frame in group]):
-            message = (
-                f"{len(group)} images were joined although each has a series UID of "
-                "its own: they lie on one grid"
-            )
-            yield Batch(group, (Note("joined_images", message),))
+    for key, group in by_key.items():
+        by_folder: defaultdict[Path, list[Frame]] = defaultdict(list)
+        for frame in group:
+            by_folder[frame.path.parent].append(frame)
+        named = any(key[: len(identity.PERSON)])
+        whole = named and on_one_grid([[frame] for frame in group])
+        for several in [group] if whole else by_folder.values():
+            if len(several) >= MIN_NEW and on_one_grid([[one] for one in several]):
+                yield several
 
 
 def _with_one_uid(batch: Batch) -> Batch:
@@ -197,25 +208,32 @@ def _fits(series: Group, bare: Group, folder: Path) -> bool:
 
 def _beside_others(series: Sequence[Batch]) -> Iterator[Batch]:
     """Yield series, with a note where two of a folder look like parts of one."""
-    alike: defaultdict[object, list[Batch]] = defaultdict(list)
+    by_folder: defaultdict[object, list[Batch]] = defaultdict(list)
     for batch in series:
         first = batch.frames[0]
         if not any(frame.missing for frame in batch.frames):
-            values = tuple(value(first.origin) for value in identity.FIELDS.values())
-            alike[first.path.parent, first.shape, values].append(batch)
+            by_folder[first.path.parent, first.shape].append(batch)
     noted: dict[int, Note] = {}
-    for group in alike.values():
+    for group in by_folder.values():
         for one, other in combinations(group[:MAX_COMPARED], 2):
-            if on_one_grid([one.frames, other.frames]):
-                for batch, beside in ((one, other), (other, one)):
-                    message = (
-                        f"images of another series (..{beside.frames[0].origin.digest})"
-                        " of this folder lie between or beside these on one grid"
-                    )
-                    noted[id(batch)] = Note("adjoining_series", message)
+            if _alike(one, other) and on_one_grid([one.frames, other.frames]):
+                noted[id(one)] = _beside_note(other)
+                noted[id(other)] = _beside_note(one)
     for batch in series:
         note = noted.get(id(batch))
         yield replace(batch, notes=(*batch.notes, note)) if note else batch
+
+
+def _alike(one: Batch, other: Batch) -> bool:
+    return len(set(identity.keys_of([one.frames[0], other.frames[0]]))) == 1
+
+
+def _beside_note(other: Batch) -> Note:
+    message = (
+        f"images of another series (..{other.frames[0].origin.digest}) of this folder "
+        "lie between or beside these on one grid"
+    )
+    return Note("adjoining_series", message)
 
 
 def _joined(frames: Sequence[Frame]) -> Iterator[Batch]:
@@ -232,7 +250,8 @@ def _joined(frames: Sequence[Frame]) -> Iterator[Batch]:
             f"images that differ in spelling, blanks or new UIDs were joined ({told}): "
             f"{identity.spelled_apart(frames)}"
         )
-        yield Batch(identity.common(frames), (Note("joined_images", message),))
+        told_most = sorted(frames, key=lambda frame: -identity.known(frame.origin))
+        yield Batch(identity.common(told_most), (Note("joined_images", message),))
 
 
 def _incomplete(groups: Sequence[Group]) -> bool:

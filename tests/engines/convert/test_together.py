@@ -9,9 +9,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage
 
+from engines.convert import identity
 from engines.convert.assemble import assemble
 from engines.convert.checks import findings_of, require
-from engines.convert.series import series_in
+from engines.convert.convert import ConvertRun, ConvertSettings
+from engines.convert.headers import FrameReader
+from engines.convert.series import series_in, stacks_of
 from engines.convert.stack import Stack
 from engines.errors import MixedSeriesError
 from tests import dicom_phantoms as made
@@ -210,6 +213,37 @@ def test_new_uids_of_two_series_in_a_folder_make_two_volumes() -> None:
 
     assert [len(stack.frames) for stack in stacks] == [made.SLICES] * 2
     assert [stack.origin.number for stack in stacks] == [3, 4]
+
+
+@pytest.mark.parametrize(("named", "sizes"), [(True, [12]), (False, [6, 6])])
+def test_new_uids_over_folders_are_one_series_of_a_named_patient(
+    *, named: bool, sizes: list[int]
+) -> None:
+    blank = {} if named else dict.fromkeys(identity.PERSON)
+    reader = FrameReader()
+    frames = [
+        frame
+        for n in range(12)
+        for frame in reader.frames_of(
+            Path(f"{n % 2}/{n}.dcm"),
+            made.slice_of(n, SeriesInstanceUID=f"1.2.3.4.{n}", **blank),
+        )
+        if not isinstance(frame, str)
+    ]
+
+    assert [len(stack.frames) for stack in stacks_of(frames)] == sizes
+
+
+def test_header_that_names_the_patient_stands_for_all(tmp_path: Path) -> None:
+    slices = made.alternating(PatientName=("", "Secret^Person"), PatientID=("", "1"))
+    for dataset in slices:
+        dataset.SeriesDescription = "spine of Secret"
+    made.write_slices(tmp_path / "in", slices)
+    run = ConvertRun([tmp_path / "in"], tmp_path / "out", ConvertSettings())
+    (result,) = run.results()
+
+    assert result.status == "done"
+    assert "Secret" not in Path(result.outputs["sidecar"]).read_text()
 
 
 def test_single_images_that_lie_on_no_grid_stay_apart() -> None:
