@@ -10,15 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from engines import archives, sniff
 from engines.archives import Unpacked
 from engines.convert.assemble import read_stack
 from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
-from engines.convert.series import DISC_DIRECTORY, Collector
+from engines.convert.series import DISC_DIRECTORY
 from engines.convert.stack import LeftOut, Stack
+from engines.dicom_files import DicomFiles, Place, common, holds_dicom, is_hidden
 from engines.errors import (
     NameClashError,
     NotFoundError,
@@ -41,8 +41,6 @@ DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
 OBJECTS = (LOCALIZER, NO_IMAGE, SCREENSHOT)
 """Why DICOM objects are left out."""
 
-PEEKED = 50
-"""Entries of a hidden folder that are looked at."""
 
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*", "*.seg.nrrd")
 """How label maps are called; they are results or truth, never scans."""
@@ -77,58 +75,6 @@ class Found:
     problem: SpineError | None = None
     stack: Stack | None = None
     held: tuple[Unpacked, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A folder that is searched, as the user knows it.
-
-    Attributes:
-        root: what the input itself is called.
-        parts: folders below the input.
-        shown: path for messages.
-    """
-
-    root: str
-    parts: tuple[str, ...]
-    shown: Path
-
-    @property
-    def name(self) -> str:
-        return str(PurePosixPath(*self.parts)) if self.parts else self.root
-
-    def below(self, part: str) -> "_Place":
-        return _Place(self.root, (*self.parts, part), self.shown / part)
-
-    def name_of(self, path: Path) -> str:
-        stem = stem_of(path).removesuffix(DICOM_SUFFIX)
-        return str(PurePosixPath(*self.parts, stem))
-
-
-@dataclass(slots=True)
-class _Dicom:
-    """DICOM files of one input, from all its folders."""
-
-    collector: Collector = field(default_factory=Collector)
-    places: dict[Path, _Place] = field(default_factory=dict)
-    held: list[Unpacked] = field(default_factory=list)
-    inflated: dict[Path, Unpacked] = field(default_factory=dict)
-
-    def add(self, path: Path, place: _Place) -> None:
-        self.places[path] = place
-        self.collector.add(path)
-
-    def add_packed(self, path: Path, place: _Place) -> None:
-        """Add a file that is compressed as a whole; a damaged one is unreadable."""
-        folder = self.inflated.get(path.parent)
-        if folder is None:
-            folder = self.inflated[path.parent] = archives.temporary(path.parent)
-            self.held.append(folder)
-        try:
-            self.add(archives.inflate(path, folder), place)
-        except UnreadableError:
-            self.places[path] = place
-            self.collector.unreadable.append(path)
 
 
 @dataclass(slots=True)
@@ -270,14 +216,14 @@ def _disc(path: Path) -> Path:
 def _in_folder(root: Path, search: _Search) -> list[Found]:
     if root.resolve() in search.folders:
         return []
-    place = _Place(_root_name(root), (), root)
+    place = Place(_root_name(root), (), root)
     return _at(place, root, search)
 
 
-def _at(place: _Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
+def _at(place: Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
     """Return what lies in one input: a folder, or an archive that was unpacked."""
     maps, other, repeats = search.label_maps, search.objects, search.repeats
-    dicom = _Dicom(held=[*held])
+    dicom = DicomFiles(held=[*held])
     found = [*_walk(folder, place, search, dicom), *_dicom_scans(dicom, search)]
     if found or search.repeats > repeats:
         return found
@@ -296,7 +242,7 @@ def _left_out(label_maps: int, other_dicom: int) -> str:
 
 
 def _walk(
-    folder: Path, place: _Place, search: _Search, dicom: _Dicom
+    folder: Path, place: Place, search: _Search, dicom: DicomFiles
 ) -> Iterator[Found]:
     real = folder.resolve()
     if real in search.folders or (real == search.avoid and place.parts):
@@ -311,31 +257,18 @@ def _walk(
     for path in entries:
         if path.is_file():
             yield from _file(path, place, search, dicom)
-        elif path.is_symlink() and not path.exists() and not _hidden(path):
+        elif path.is_symlink() and not path.exists() and not is_hidden(path):
             yield from _broken_link(path, place)
     for path in entries:
-        if path.is_dir() and not _hidden(path):
+        if path.is_dir() and not is_hidden(path):
             yield from _walk(path, place.below(path.name), search, dicom)
-        elif path.is_dir() and _holds_dicom(path):
+        elif path.is_dir() and holds_dicom(path):
             search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
-
-
-def _holds_dicom(folder: Path) -> bool:
-    """Say whether there is DICOM among the first files of a hidden folder."""
-    if folder.name.startswith(TEMPORARY_PREFIX):
-        return False
-    try:
-        files = [path for path in islice(folder.rglob("*"), PEEKED) if path.is_file()]
-    except OSError:
-        return False
-    return any(sniff.kind_of(path) in ("dicom", "packed") for path in files)
-
-
-def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator[Found]:
+def _file(
+    path: Path, place: Place, search: _Search, dicom: DicomFiles
+) -> Iterator[Found]:
     if path.name.startswith(TEMPORARY_PREFIX) or _seen(path, search):
         return
     kind = sniff.kind_of(path)
@@ -343,7 +276,7 @@ def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator
         dicom.add(path, place)
     elif kind == "packed":
         dicom.add_packed(path, place)
-    elif _hidden(path):
+    elif is_hidden(path):
         return
     elif suffix_of(path):
         yield from _image(path, place, search, tuple(dicom.held))
@@ -358,7 +291,7 @@ def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator
         search.left_out.append(LeftOut(place.shown / path.name, why))
 
 
-def _foreign(path: Path, place: _Place) -> Found:
+def _foreign(path: Path, place: Place) -> Found:
     shown = place.shown / path.name
     msg = f"{shown}: an archive of a kind that is not opened, scans may lie in it"
     problem = UnsupportedError(msg, hint=FOREIGN_HINT)
@@ -366,7 +299,7 @@ def _foreign(path: Path, place: _Place) -> Found:
 
 
 def _archive(
-    path: Path, place: _Place, search: _Search, dicom: _Dicom
+    path: Path, place: Place, search: _Search, dicom: DicomFiles
 ) -> Iterator[Found]:
     inside = archives.stem_of(path)
     if is_label_map(path):
@@ -378,7 +311,7 @@ def _archive(
         yield Found(name, place.shown / path.name, problem=error)
         return
     dicom.held.append(unpacked)
-    within = _Place(place.root, (*place.parts, inside), place.shown / path.name)
+    within = Place(place.root, (*place.parts, inside), place.shown / path.name)
     yield from _walk(unpacked.root, within, search, dicom)
 
 
@@ -392,7 +325,7 @@ def _seen(path: Path, search: _Search) -> bool:
 
 
 def _image(
-    path: Path, place: _Place, search: _Search, held: tuple[Unpacked, ...] = ()
+    path: Path, place: Place, search: _Search, held: tuple[Unpacked, ...] = ()
 ) -> Iterator[Found]:
     if not search.images:
         search.left_out.append(LeftOut(place.shown / path.name, OTHER))
@@ -417,7 +350,7 @@ def voxel_file(path: Path) -> tuple[Path, ...]:
     return (voxels,) if voxels != path and voxels.is_file() else ()
 
 
-def _broken_link(path: Path, place: _Place) -> Iterator[Found]:
+def _broken_link(path: Path, place: Place) -> Iterator[Found]:
     """Report a dead link that was a scan or, without a suffix, a folder of scans."""
     if is_label_map(path):
         return
@@ -427,15 +360,13 @@ def _broken_link(path: Path, place: _Place) -> Iterator[Found]:
         yield Found(place.name_of(path), shown, problem=NotFoundError(msg))
 
 
-def _dicom_scans(dicom: _Dicom, search: _Search) -> Iterator[Found]:
+def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
     """Yield the volumes of an input, named after the folder that holds them."""
     grouped = dicom.collector.grouped()
     places = dicom.places
     for one in grouped.left_out:
         search.left_out.append(LeftOut(places[one.path].shown / one.path.name, one.why))
-    homes = [
-        _common([places[path] for path in stack.files]) for stack in grouped.stacks
-    ]
+    homes = [common([places[path] for path in stack.files]) for stack in grouped.stacks]
     count = Counter(home.name for home in homes)
     taken: Counter[str] = Counter()
     for stack, home in zip(grouped.stacks, homes, strict=True):
@@ -451,23 +382,11 @@ def _dicom_scans(dicom: _Dicom, search: _Search) -> Iterator[Found]:
     yield from _unreadable(grouped.unreadable, places, set(count))
 
 
-def _common(places: Sequence[_Place]) -> _Place:
-    """Return the folder that holds all ``places``."""
-    first = places[0]
-    depth = min(len(place.parts) for place in places)
-    while any(place.parts[:depth] != first.parts[:depth] for place in places):
-        depth -= 1
-    shown = first.shown
-    for _ in range(len(first.parts) - depth):
-        shown = shown.parent
-    return _Place(first.root, first.parts[:depth], shown)
-
-
 def _unreadable(
-    files: Sequence[Path], places: Mapping[Path, _Place], taken: Collection[str]
+    files: Sequence[Path], places: Mapping[Path, Place], taken: Collection[str]
 ) -> Iterator[Found]:
     """Yield a problem for each folder with DICOM files that cannot be read."""
-    by_place: defaultdict[_Place, list[Path]] = defaultdict(list)
+    by_place: defaultdict[Place, list[Path]] = defaultdict(list)
     for path in files:
         by_place[places[path]].append(path)
     total = Counter(places.values())
@@ -482,7 +401,7 @@ def _unreadable(
 
 
 def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
-    dicom: defaultdict[Path, _Dicom] = defaultdict(_Dicom)
+    dicom: defaultdict[Path, DicomFiles] = defaultdict(DicomFiles)
     for path in paths:
         if not path.is_file():
             problem = _missing(path, search)
@@ -496,19 +415,19 @@ def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
             continue
         alone = next(iter(files.places)) if len(files.places) == 1 else None
         if alone is not None:
-            files.places[alone] = _Place(alone.stem, (), alone.parent)
+            files.places[alone] = Place(alone.stem, (), alone.parent)
         yield from _dicom_scans(files, search)
 
 
-def _given_file(path: Path, search: _Search, dicom: _Dicom) -> Iterator[Found]:
+def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Found]:
     kind = sniff.kind_of(path)
-    place = _Place(_root_name(path.parent), (), path.parent)
+    place = Place(_root_name(path.parent), (), path.parent)
     if kind == "packed":
         dicom.add_packed(path, place)
     elif kind == "dicom":
         dicom.add(path, place)
     elif suffix_of(path):
-        yield from _image(path, _Place("", (), path.parent), search)
+        yield from _image(path, Place("", (), path.parent), search)
     elif archives.is_archive(path, kind):
         yield from _given_archive(path, search)
     elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
@@ -527,7 +446,7 @@ def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
     except SpineError as error:
         yield Found(name, path, problem=error)
         return
-    yield from _at(_Place(name, (), path), unpacked.root, search, unpacked)
+    yield from _at(Place(name, (), path), unpacked.root, search, unpacked)
 
 
 def _missing(path: Path, search: _Search) -> SpineError:

@@ -9,7 +9,7 @@ from engines.results import CaseResult, Note
 from spinecli import render
 
 if TYPE_CHECKING:
-    from engines.convert.checks import Repairs
+    from engines.convert.findings import Repairs
     from engines.convert.inspect import Row
     from engines.convert.stack import LeftOut
 

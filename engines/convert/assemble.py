@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from engines import geometry
 from engines.convert import bits, checks, decode, mend, rescale
-from engines.convert.checks import Finding, Layout, Repairs
+from engines.convert.findings import NONE, Finding, Repairs
 from engines.convert.frames import Frame
 from engines.convert.headers import quiet
+from engines.convert.layout import Layout, distinct, layout_of
 from engines.convert.series import series_in
 from engines.convert.stack import Stack, direction_of, normal_of, ordered
 from engines.errors import (
@@ -125,9 +126,7 @@ def read_stack(stack: Stack) -> tuple[Volume, tuple[Note, ...]]:
     return Volume(assembled.voxels, assembled.grid), assembled.warnings
 
 
-def assemble(
-    stack: Stack, repairs: Repairs = checks.NONE, *, hold: bool = True
-) -> Assembled:
+def assemble(stack: Stack, repairs: Repairs = NONE, *, hold: bool = True) -> Assembled:
     """Return the voxels of a stack on a regular grid.
 
     Args:
@@ -257,7 +256,7 @@ def _one_each(
 
 
 def _by_place(frames: Sequence[Frame]) -> list[list[Frame]]:
-    starts = {id(frame) for frame in checks.distinct(frames)}
+    starts = {id(frame) for frame in distinct(frames)}
     groups: list[list[Frame]] = []
     for frame in frames:
         if id(frame) in starts:
@@ -273,7 +272,7 @@ def _identical(frames: Sequence[Frame]) -> bool:
 
 
 def _layout(volume: Sequence[Frame]) -> Layout | None:
-    return checks.layout_of(volume) if len(volume) > 1 else None
+    return layout_of(volume) if len(volume) > 1 else None
 
 
 def _shape(volumes: Sequence[Sequence[Frame]]) -> tuple[int, ...]:

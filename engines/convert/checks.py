@@ -2,15 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines import geometry
-from engines.convert import decode, spacing
+from engines.convert import spacing, values
+from engines.convert.findings import NONE, Finding, Repairs, fatal
 from engines.convert.frames import GEOMETRY, Frame
+from engines.convert.layout import (
+    Layout,
+    distinct,
+    layout_of,
+    off_axis,
+    shifted,
+    tilt_deg,
+)
 from engines.convert.placement import MIN_SLICES
 from engines.convert.series import DIRECTION_TOLERANCE
 from engines.convert.spacing import PLACE_TOLERANCE_MM, PLACE_TOLERANCE_STEPS
@@ -18,42 +25,23 @@ from engines.convert.stack import (
     Stack,
     direction_of,
     duplicate_mm,
-    height_rounding_mm,
     heights_mm,
-    normal_of,
     ordered,
     plane_of,
-    rounding_mm,
 )
 from engines.errors import (
     DuplicateSliceError,
     FewSlicesError,
     GeometryError,
-    InputError,
-    MissingDecoderError,
     MixedSeriesError,
-    RescaleError,
     SeriesGapError,
     TiltError,
     UnevenSlicesError,
-    UnreadableError,
-    UnsupportedError,
 )
-from engines.results import Note
-
-ASIDE_ROUNDING_MM = 0.05
-"""Headers that round more coarsely than this excuse no more of a sideways shift."""
-
-HOUNSFIELD = ("HU", "HU_MOD")
-"""Rescale types of CT; values of other types are told."""
-
-MAX_SCALE = 1e9
-"""A larger slope or intercept comes from a damaged header."""
 
 TOLD_STEPS = 5
 """Of more different steps than these, messages give the range only."""
 
-TOLD_FILES = 3
 
 MIXED_HINT = (
     "Correct the headers and export the series again, or give the images of each "
@@ -66,89 +54,6 @@ SMALL_MM = 0.05
 
 TOLD_TILT_DEG = 0.5
 """A smaller tilt in the header is rounding."""
-
-Duplicates = Literal["error", "first", "last"]
-
-
-@dataclass(frozen=True, slots=True)
-class Repairs:
-    """What may be mended knowingly; all of it is recorded.
-
-    Attributes:
-        allow_gaps: fill missing slices by interpolation.
-        regrid: interpolate unevenly spaced slices to even steps.
-        fix_tilt: shear slices that are stacked sideways to a grid at right angles.
-        allow_few_slices: take the distance of two slices for their step.
-        allow_slopes: let CT slices differ in rescale slope and intercept.
-        duplicates: which of several different images at one place to keep.
-    """
-
-    allow_gaps: bool = False
-    regrid: bool = False
-    fix_tilt: bool = False
-    allow_few_slices: bool = False
-    allow_slopes: bool = False
-    duplicates: Duplicates = "error"
-
-
-NONE = Repairs()
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the slices of a volume lie, in LPS mm.
-
-    Attributes:
-        heights_mm: (K,), along the slice normal, growing.
-        sideways_mm: (K, 3), across it, from the first slice.
-        steps: (K,), places on an even grid, whole numbers where slices are missing
-            or evenly spaced; empty where they are uneven.
-        rounding_mm: how far headers round positions, along the normal and across.
-    """
-
-    heights_mm: NDArray[np.float64]
-    sideways_mm: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    rounding_mm: tuple[float, float] = (0.0, 0.0)
-
-    @property
-    def tilted(self) -> bool:
-        """Whether slices are stacked sideways."""
-        return bool(_off_axis(self) or _shifted(self)[1])
-
-    @property
-    def gaps(self) -> bool:
-        """Whether slices are missing in an otherwise even stack."""
-        return bool(self.steps.size) and int(self.steps[-1]) >= self.steps.size
-
-    @property
-    def even(self) -> bool:
-        """Whether steps are even, as far as headers round."""
-        return bool(self.steps.size) and not self.gaps
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about a stack that a user should know.
-
-    Attributes:
-        error: of the kind it raises; None for a remark.
-        allowed: whether a repair was asked for that mends it.
-    """
-
-    code: str
-    message: str
-    error: InputError | None = None
-    allowed: bool = False
-
-    @property
-    def fatal(self) -> bool:
-        """Whether the stack is refused for it."""
-        return self.error is not None and not self.allowed
-
-    def note(self) -> Note:
-        """Return it as a warning."""
-        return Note(self.code, self.message)
 
 
 def require(stack: Stack, findings: Sequence[Finding]) -> None:
@@ -175,8 +80,8 @@ def findings_of(stack: Stack, repairs: Repairs = NONE) -> list[Finding]:
         return broken
     volume = ordered(stack.volumes[0])
     found = [
-        *_rescaling(stack, repairs),
-        *_undecodable(stack),
+        *values.rescaling(stack, repairs),
+        *values.undecodable(stack),
         *_few(stack, volume, repairs),
         *_repeated(volume),
     ]
@@ -185,70 +90,10 @@ def findings_of(stack: Stack, repairs: Repairs = NONE) -> list[Finding]:
         layout = layout_of(once)
         if (np.diff(layout.heights_mm) < duplicate_mm(once)).any():
             beside = MixedSeriesError("stacks that lie side by side")
-            return [_fatal(beside), *found]
+            return [fatal(beside), *found]
         found += [*_tilt(layout, repairs), *_steps(layout, repairs)]
         found += _remarks(once, layout)
     return found
-
-
-def layout_of(volume: Sequence[Frame]) -> Layout:
-    """Return where ordered slices, one at each place, lie."""
-    heights = heights_mm(volume)
-    normal = normal_of(volume[0])
-    positions = np.array([frame.position_mm for frame in volume], float)
-    moved = positions - positions[0]
-    sideways = moved - (moved @ normal)[:, None] * normal
-    along_mm = height_rounding_mm(volume)
-    across = np.minimum(rounding_mm(volume), ASIDE_ROUNDING_MM)
-    rounded = (along_mm, float(np.linalg.norm(across)))
-    return Layout(heights, sideways, spacing.places_of(heights, along_mm), rounded)
-
-
-def distinct(volume: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Return one image for each place, the first of those that lie there."""
-    kept, same_mm = [volume[0]], duplicate_mm(volume)
-    for frame in volume[1:]:
-        if _apart_mm(kept[-1], frame) >= same_mm:
-            kept.append(frame)
-    return tuple(kept)
-
-
-def tilt_deg(layout: Layout) -> float:
-    """Return the angle between the way slices are stacked and their normal.
-
-    A few slices that are shifted sideways do not change it.
-    """
-    return float(np.degrees(np.arctan(np.linalg.norm(_lean(layout)))))
-
-
-def _lean(layout: Layout) -> NDArray[np.float64]:
-    """Return how far slices move sideways for each mm along the normal, (3,)."""
-    rises = np.diff(layout.heights_mm)[:, None]
-    moves = np.diff(layout.sideways_mm, axis=0)
-    usual: NDArray[np.float64] = np.median(moves / rises, axis=0)
-    line = layout.sideways_mm[-1] / np.sum(rises)
-    off_mm = _aside_mm(layout, line)
-    return line if off_mm.max() <= _aside_tolerance_mm(layout) else usual
-
-
-def _aside_mm(layout: Layout, lean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far each slice lies off the line that most of them lie on, (K,)."""
-    rise = layout.heights_mm - layout.heights_mm[0]
-    off = layout.sideways_mm - rise[:, None] * lean
-    asides = [np.linalg.norm(off - off[one], axis=1) for one in (0, len(off) // 2, -1)]
-    fitting = [int((aside <= _aside_tolerance_mm(layout)).sum()) for aside in asides]
-    most: NDArray[np.float64] = asides[int(np.argmax(fitting))]
-    return most
-
-
-def _aside_tolerance_mm(layout: Layout) -> float:
-    return PLACE_TOLERANCE_MM + 2 * layout.rounding_mm[1]
-
-
-def _apart_mm(one: Frame, other: Frame) -> float:
-    return float(
-        np.abs(np.subtract(one.position_mm or 0, other.position_mm or 0)).max()
-    )
 
 
 def _broken(stack: Stack) -> Iterator[Finding]:
@@ -261,13 +106,13 @@ def _broken(stack: Stack) -> Iterator[Finding]:
             f"images of one series that differ in {stack.mixed}: parts of one volume, "
             "or several mixed up"
         )
-        yield _fatal(MixedSeriesError(msg, hint=MIXED_HINT))
+        yield fatal(MixedSeriesError(msg, hint=MIXED_HINT))
         return
     nowhere = [f for f in stack.frames if f.pixels.frames > 1 and not f.placed]
     if len(nowhere) > 1:
         name, count = nowhere[0].path.name, nowhere[0].pixels.frames
         msg = f"{name} holds {count} frames and does not say where each of them lies"
-        yield _fatal(GeometryError(msg, hint=FRAMES_HINT))
+        yield fatal(GeometryError(msg, hint=FRAMES_HINT))
         return
     if stack.orientations > 1:
         planes = Counter(plane_of(frame) for frame in stack.frames)
@@ -277,7 +122,7 @@ def _broken(stack: Stack) -> Iterator[Finding]:
             f"size: {stack.orientations} kinds ({counted}), none with "
             f"{MIN_SLICES} slices"
         )
-        yield _fatal(MixedSeriesError(msg))
+        yield fatal(MixedSeriesError(msg))
         return
     across, down = direction_of(stack.volumes[0][0])
     lengths = np.array([np.linalg.norm(across), np.linalg.norm(down)])
@@ -286,12 +131,12 @@ def _broken(stack: Stack) -> Iterator[Finding]:
         or np.abs(lengths - 1).max() > DIRECTION_TOLERANCE
     ):
         msg = "the directions of rows and columns are no unit vectors at right angles"
-        yield _fatal(GeometryError(msg))
+        yield fatal(GeometryError(msg))
         return
     spacing = stack.volumes[0][0].spacing_mm or (0.0, 0.0)
     if min(spacing) <= 0:
         msg = f"the pixel size is {spacing[0]:g} x {spacing[1]:g} mm"
-        yield _fatal(GeometryError(msg))
+        yield fatal(GeometryError(msg))
 
 
 def _unplaced(stack: Stack) -> Finding:
@@ -308,84 +153,7 @@ def _unplaced(stack: Stack) -> Finding:
     if len(missing) > 1:
         message += f", nor have {len(missing) - 1} others"
     hint = "Export the original series, not a copy of it."
-    return _fatal(GeometryError(message, hint=hint))
-
-
-def _fatal(error: InputError) -> Finding:
-    return Finding(error.code, str(error), error)
-
-
-def _rescaling(stack: Stack, repairs: Repairs) -> Iterator[Finding]:
-    frames = stack.frames
-    bad = [f for f in frames if not _sane(f.slope) or not _sane(f.intercept)]
-    if bad or any(frame.slope == 0 for frame in frames):
-        name = (bad or [f for f in frames if f.slope == 0])[0].path.name
-        msg = f"{name}: the rescale slope or intercept is no sane number"
-        yield _fatal(UnreadableError(msg))
-        return
-    units = sorted({frame.units for frame in frames if frame.units})
-    pairs = Counter((frame.slope, frame.intercept) for frame in frames)
-    if len(units) > 1:
-        msg = f"slices in different units: {', '.join(units)}"
-        yield _fatal(RescaleError(msg, hint="Export each kind as a series of its own."))
-    elif len(pairs) > 1 and stack.origin.modality == "CT":
-        told = ", ".join(
-            f"{_shown(slope)} and {_shown(shift)} in {count} slices"
-            for (slope, shift), count in pairs.most_common(TOLD_FILES)
-        )
-        error = RescaleError(f"inconsistent rescale slope and intercept: {told}")
-        yield Finding(error.code, str(error), error, repairs.allow_slopes)
-    if stack.origin.modality == "CT" and not any(f.pixels.lut for f in frames):
-        yield from _unscaled(pairs)
-    if stack.origin.modality == "CT" and units and units[0] not in HOUNSFIELD:
-        msg = f"values are in units called {units[0]}, not in Hounsfield units"
-        yield Finding("other_units", msg)
-
-
-def _unscaled(pairs: Counter[tuple[float | None, float | None]]) -> Iterator[Finding]:
-    """Find CT that says too little of what its values are."""
-    slope = any(slope is None for slope, _ in pairs)
-    intercept = any(intercept is None for _, intercept in pairs)
-    names = [*(["slope"] if slope else []), *(["intercept"] if intercept else [])]
-    if names:
-        told = " and ".join(names)
-        msg = f"no rescale {told}: values may not be Hounsfield units"
-        yield Finding("no_rescale", msg)
-
-
-def _sane(value: float | None) -> bool:
-    return value is None or (bool(np.isfinite(value)) and abs(value) <= MAX_SCALE)
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"
-
-
-def _undecodable(stack: Stack) -> Iterator[Finding]:
-    real = [frame for frame in stack.frames if frame.pixels.real]
-    if real:
-        msg = f"{real[0].path.name}: floating-point pixels, which are not read"
-        hint = "Export the series with whole numbers and a rescale slope."
-        yield _fatal(UnsupportedError(msg, hint=hint))
-        return
-    both = [frame for frame in stack.frames if frame.pixels.lut and _scaled(frame)]
-    if both:
-        msg = (
-            f"{both[0].path.name}: a table of real values and a rescale slope or "
-            "intercept, of which only one can be right"
-        )
-        hint = "Export the series again with one of them."
-        yield _fatal(RescaleError(msg, hint=hint))
-    kinds = ((f.pixels.syntax, f.pixels.bits_stored) for f in stack.frames)
-    for syntax, bits in dict.fromkeys(kinds):
-        try:
-            decode.require_decoder(syntax, bits)
-        except (UnsupportedError, MissingDecoderError) as error:
-            yield _fatal(error)
-
-
-def _scaled(frame: Frame) -> bool:
-    return frame.slope not in (None, 1) or frame.intercept not in (None, 0)
+    return fatal(GeometryError(message, hint=hint))
 
 
 def _few(stack: Stack, volume: Sequence[Frame], repairs: Repairs) -> Iterator[Finding]:
@@ -398,7 +166,7 @@ def _few(stack: Stack, volume: Sequence[Frame], repairs: Repairs) -> Iterator[Fi
             "monitoring scan, not a volume",
             hint="Leave it out, or give the series that holds the volume.",
         )
-        yield _fatal(error)
+        yield fatal(error)
     elif places < MIN_SLICES:
         step = float(np.ptp(heights_mm(volume)))
         few = FewSlicesError(
@@ -417,24 +185,9 @@ def _repeated(volume: Sequence[Frame]) -> Iterator[Finding]:
         yield Finding("duplicate_slices", msg)
 
 
-def _off_axis(layout: Layout) -> bool:
-    lean = float(np.linalg.norm(_lean(layout)))
-    drift_mm = lean * float(np.ptp(layout.heights_mm))
-    angle = np.arctan(lean)
-    far = drift_mm > _aside_tolerance_mm(layout)
-    return far and bool(np.sin(angle) > geometry.SHEAR_TOLERANCE)
-
-
-def _shifted(layout: Layout) -> tuple[float, int]:
-    """Return how far slices lie off the line of the others, and how many do, or 0."""
-    off_mm = _aside_mm(layout, _lean(layout))
-    count = int((off_mm > _aside_tolerance_mm(layout)).sum())
-    return (float(off_mm.max()), count) if count else (0.0, 0)
-
-
 def _tilt(layout: Layout, repairs: Repairs) -> Iterator[Finding]:
-    shifted_mm, count = _shifted(layout)
-    if _off_axis(layout):
+    shifted_mm, count = shifted(layout)
+    if off_axis(layout):
         error = TiltError(f"gantry tilt of {tilt_deg(layout):.1f} degrees")
         yield Finding(error.code, str(error), error, repairs.fix_tilt)
     if shifted_mm:

@@ -28,7 +28,6 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
@@ -46,6 +45,7 @@ from pydicom.uid import (
 from engines.convert import bits, streams
 from engines.convert.frames import Frame, Pixels
 from engines.convert.headers import DAMAGE, quiet
+from engines.convert.syntax import ANEW, UNDEFINED, is_standard, name_syntax
 from engines.errors import (
     InputError,
     MissingDecoderError,
@@ -79,7 +79,6 @@ UNKNOWN_HERE = {
 }
 """Transfer syntaxes of the standard that pydicom does not know -> their names."""
 
-ANEW = "Export the series again without compression."
 
 _PLAIN = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian))
 _SHORT_HEAD, _LONG_HEAD = 8, 12
@@ -89,19 +88,11 @@ _PIXEL_KINDS = (b"OW", b"OB", b"UN")
 _BYTE = 8
 _DEEP_DECODER = "pylibjpeg"
 _PIXEL_TAG = b"\xe0\x7f\x10\x00"
-_UNDEFINED = 0xFFFFFFFF
 _GREY = ("MONOCHROME1", "MONOCHROME2", "")
 _HALVED = "YBR_FULL_422"
 """Colour of which every second pixel has only a part."""
 
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_JPEG_KINDS = {
-    0xC0: JPEGBaseline8Bit,
-    0xC1: JPEGExtended12Bit,
-    0xC3: JPEGLossless,
-    0xF7: JPEGLSLossless,
-}
-"""Second byte of the marker that begins a frame -> transfer syntax."""
 
 
 def stored(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
@@ -148,7 +139,7 @@ def require_decoder(syntax: str, stored_bits: int = 8) -> None:
     if syntax in UNKNOWN_HERE:
         msg = f"compressed as {UNKNOWN_HERE[syntax]}, which cannot be decoded"
         raise UnsupportedError(msg, hint=ANEW)
-    standard = _is_standard(uid)
+    standard = is_standard(uid)
     if standard and not uid.is_compressed:
         return
     if not standard and not (syntax and uid.is_private):
@@ -232,7 +223,7 @@ def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
         if head[4:6] in _PIXEL_KINDS:  # whatever syntax the file names
             head += file.read(_LONG_HEAD - _SHORT_HEAD)
         length = int.from_bytes(head[-4:], "little")
-        if head[:4] != _PIXEL_TAG or length == _UNDEFINED:
+        if head[:4] != _PIXEL_TAG or length == UNDEFINED:
             yield from _decoded(frames)
             return
         file.seek(size * pixels.frames, os.SEEK_CUR)
@@ -262,7 +253,7 @@ def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
     if "PixelData" not in dataset:
         msg = "truncated: the file ends before its pixels"
         raise UnreadableError(msg)
-    _name_syntax(dataset)
+    name_syntax(dataset)
     require_decoder(
         str(dataset.file_meta.TransferSyntaxUID), frames[0].pixels.bits_stored
     )
@@ -370,57 +361,3 @@ def _tile(frame: Frame, image: NDArray[Any]) -> NDArray[Any]:
     top = frame.index // frame.tiles * rows
     left = frame.index % frame.tiles * columns
     return image[top : top + rows, left : left + columns]
-
-
-def _is_standard(uid: UID) -> bool:
-    return bool(uid) and not uid.is_private and uid.is_transfer_syntax
-
-
-def _name_syntax(dataset: Dataset) -> None:
-    """Put the right transfer syntax into a header that has none or a wrong one."""
-    meta = getattr(dataset, "file_meta", None)
-    if meta is None:
-        meta = dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    named = UID(str(meta.get("TransferSyntaxUID") or ""))
-    element: Any = dataset.get_item("PixelData")
-    packed = element is not None and element.length in (_UNDEFINED, None)
-    if element is None or (_is_standard(named) and named.is_compressed == packed):
-        return
-    if packed:
-        meta.TransferSyntaxUID = _told_by_pixels(dataset.PixelData)
-        dataset["PixelData"].is_undefined_length = True
-        return
-    implicit, little = dataset.original_encoding
-    plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
-
-
-def _told_by_pixels(content: bytes) -> UID:
-    """Return the transfer syntax that the first bytes of compressed pixels show.
-
-    Raises:
-        UnsupportedError: none that is known.
-    """
-    fragments = list(generate_fragments(content))
-    start = next((part for part in fragments[1:] if len(part) > 4), b"")
-    if start.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP")):
-        return JPEG2000Lossless
-    if start.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        msg = "compressed as JPEG XL, which cannot be decoded"
-        raise UnsupportedError(msg, hint=ANEW)
-    if start.startswith(b"\xff\xd8"):
-        return _kind_of_jpeg(start)
-    if len(start) >= 64 and 1 <= int.from_bytes(start[:4], "little") <= 15:
-        return RLELossless
-    msg = "compressed in a way that neither the header nor the pixels tell"
-    raise UnsupportedError(msg, hint=ANEW)
-
-
-def _kind_of_jpeg(start: bytes) -> UID:
-    place = 2
-    while place + 4 <= len(start) and start[place] == 0xFF:
-        if start[place + 1] in _JPEG_KINDS:
-            return _JPEG_KINDS[start[place + 1]]
-        place += 2 + int.from_bytes(start[place + 2 : place + 4], "big")
-    msg = "a kind of JPEG that cannot be decoded"
-    raise UnsupportedError(msg, hint=ANEW)

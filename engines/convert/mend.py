@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.convert import checks
-from engines.convert.checks import Layout, Repairs
+from engines.convert.findings import Repairs
 from engines.convert.frames import Frame
+from engines.convert.layout import Layout, tilt_deg
 from engines.convert.spacing import PLACE_TOLERANCE_STEPS
 from engines.convert.stack import direction_of
 from engines.errors import UnsupportedError
@@ -52,7 +52,7 @@ def mend(
     if layout is None:
         return voxels, grid, done
     if repairs.fix_tilt and layout.tilted:
-        done["tilt_deg"] = round(checks.tilt_deg(layout), 3)
+        done["tilt_deg"] = round(tilt_deg(layout), 3)
         voxels, grid, grown = _sheared(voxels, grid, layout, volume[0])
         done["tilt_padding_pixels"] = grown
     if layout.gaps:

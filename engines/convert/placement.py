@@ -93,13 +93,13 @@ def on_one_grid(groups: Sequence[Group]) -> bool:
     an image at the same place, and none lies far from the others.
     """
     together = [frame for group in groups for frame in group]
-    if len(together) < MIN_SLICES or not in_line(together) or share_places(groups):
+    if len(together) < MIN_SLICES:
         return False
     heights = heights_mm(together)
     order = np.argsort(heights, kind="stable")
     owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])[order]
     apart = np.diff(heights[order], prepend=-np.inf) >= duplicate_mm(together)
-    if (~apart[1:] & (np.diff(owner) != 0)).any():
+    if (~apart[1:] & (np.diff(owner) != 0)).any() or not in_line(together):
         return False
     owner, heights = owner[apart], heights[order][apart]
     places = spacing.places_of(heights, height_rounding_mm(together))

@@ -139,8 +139,9 @@ def plane_of(frame: Frame) -> str:
 
 def heights_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """Return how far each image lies along the slice normal."""
-    normal = normal_of(frames[0])
-    return np.array([normal @ np.array(frame.position_mm) for frame in frames])
+    positions = np.array([frame.position_mm for frame in frames], float)
+    heights: NDArray[np.float64] = positions @ normal_of(frames[0])
+    return heights
 
 
 def rounding_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:

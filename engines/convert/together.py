@@ -25,7 +25,7 @@ from engines.convert.placement import (
 from engines.results import Note
 
 MAX_COMPARED = 60
-"""Series of a folder that are compared with each other; more are a data set."""
+"""Groups of images that are compared with each other; more are a data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ def _clusters(groups: Sequence[Group]) -> list[list[int]]:
     if on_one_grid(groups):
         return [every]
     clusters = [[number] for number in every]
-    large = [number for number in every if len(groups[number]) > 1]
+    large = [number for number in every if len(groups[number]) > 1][:MAX_COMPARED]
     for number in large:
         for other in large[large.index(number) + 1 :]:
             one = next(c for c in clusters if number in c)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from engines.convert import checks, naming
+from engines.convert import findings, naming
 from engines.volume import Volume
 from spinecli.app import app
 from spinecli.commands import convert
@@ -385,7 +385,7 @@ def test_choices_are_those_of_the_engine() -> None:
         if get_args(argument)
     )
 
-    assert set(choices) == set(get_args(checks.Duplicates))
+    assert set(choices) == set(get_args(findings.Duplicates))
 
 
 def test_help_names_every_field_of_a_name() -> None:

@@ -12,7 +12,8 @@ from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import HTJ2K, UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from engines.convert.assemble import assemble
-from engines.convert.checks import Repairs, findings_of
+from engines.convert.checks import findings_of
+from engines.convert.findings import Repairs
 from engines.errors import (
     DuplicateSliceError,
     GeometryError,
