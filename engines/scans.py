@@ -10,13 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from engines import archives
+from engines import archives, sniff
 from engines.archives import Unpacked
 from engines.convert.assemble import read_stack
-from engines.convert.series import DICOM_SUFFIX, Collector, is_dicom
+from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
+from engines.convert.series import DISC_DIRECTORY
 from engines.convert.stack import LeftOut, Stack
+from engines.dicom_files import DicomFiles, Place, common, holds_dicom, is_hidden
 from engines.errors import (
     NameClashError,
     NotFoundError,
@@ -26,12 +28,19 @@ from engines.errors import (
 )
 from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
+from engines.sniff import DICOM_SUFFIX
 from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
 
-DISC_DIRECTORY = "DICOMDIR"
-"""File that lists the others on a disc; what it says is not needed to find them."""
+OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
+"""Why files and folders are passed over that are no DICOM objects."""
+
+FOREIGN_HINT = "Unpack it and give the folder; zip and tar archives are opened."
 
 DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
+
+OBJECTS = (LOCALIZER, NO_IMAGE, SCREENSHOT)
+"""Why DICOM objects are left out."""
+
 
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*", "*.seg.nrrd")
 """How label maps are called; they are results or truth, never scans."""
@@ -68,51 +77,12 @@ class Found:
     held: tuple[Unpacked, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A folder that is searched, as the user knows it.
-
-    Attributes:
-        root: what the input itself is called.
-        parts: folders below the input.
-        shown: path for messages.
-    """
-
-    root: str
-    parts: tuple[str, ...]
-    shown: Path
-
-    @property
-    def name(self) -> str:
-        return str(PurePosixPath(*self.parts)) if self.parts else self.root
-
-    def below(self, part: str) -> "_Place":
-        return _Place(self.root, (*self.parts, part), self.shown / part)
-
-    def name_of(self, path: Path) -> str:
-        stem = stem_of(path).removesuffix(DICOM_SUFFIX)
-        return str(PurePosixPath(*self.parts, stem))
-
-
-@dataclass(slots=True)
-class _Dicom:
-    """DICOM files of one input, from all its folders."""
-
-    collector: Collector = field(default_factory=Collector)
-    places: dict[Path, _Place] = field(default_factory=dict)
-    held: list[Unpacked] = field(default_factory=list)
-
-    def add(self, path: Path, place: _Place) -> None:
-        self.places[path] = place
-        self.collector.add(path)
-
-
 @dataclass(slots=True)
 class _Search:
     """What one search has seen so far: each real folder and file counts once.
 
     Attributes:
-        left_out: DICOM files that hold no scan.
+        left_out: files that hold no scan.
         images: whether image files are wanted, or DICOM only.
     """
 
@@ -124,6 +94,11 @@ class _Search:
     left_out: list[LeftOut] = field(default_factory=list)
     repeats: int = 0
 
+    @property
+    def objects(self) -> int:
+        """How many DICOM objects were left out."""
+        return sum(one.why in OBJECTS for one in self.left_out)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -131,7 +106,7 @@ class Survey:
 
     Attributes:
         found: scans and problems, by name in natural order.
-        left_out: DICOM files that hold no scan, as the user knows their paths.
+        left_out: files that hold no scan, as the user knows their paths.
     """
 
     found: tuple[Found, ...]
@@ -241,18 +216,18 @@ def _disc(path: Path) -> Path:
 def _in_folder(root: Path, search: _Search) -> list[Found]:
     if root.resolve() in search.folders:
         return []
-    place = _Place(_root_name(root), (), root)
+    place = Place(_root_name(root), (), root)
     return _at(place, root, search)
 
 
-def _at(place: _Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
+def _at(place: Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
     """Return what lies in one input: a folder, or an archive that was unpacked."""
-    maps, other, repeats = search.label_maps, len(search.left_out), search.repeats
-    dicom = _Dicom(held=[*held])
+    maps, other, repeats = search.label_maps, search.objects, search.repeats
+    dicom = DicomFiles(held=[*held])
     found = [*_walk(folder, place, search, dicom), *_dicom_scans(dicom, search)]
     if found or search.repeats > repeats:
         return found
-    told = _left_out(search.label_maps - maps, len(search.left_out) - other)
+    told = _left_out(search.label_maps - maps, search.objects - other)
     problem = _not_found(f"no scans under {place.shown}{told}", search)
     return [Found(place.name, place.shown, problem=problem)]
 
@@ -267,7 +242,7 @@ def _left_out(label_maps: int, other_dicom: int) -> str:
 
 
 def _walk(
-    folder: Path, place: _Place, search: _Search, dicom: _Dicom
+    folder: Path, place: Place, search: _Search, dicom: DicomFiles
 ) -> Iterator[Found]:
     real = folder.resolve()
     if real in search.folders or (real == search.avoid and place.parts):
@@ -279,33 +254,55 @@ def _walk(
         msg = f"{place.shown}: cannot be opened ({error.strerror})"
         yield Found(place.name, place.shown, problem=UnreadableError(msg))
         return
-    shown = [path for path in entries if not path.name.startswith(".")]
-    for path in shown:
+    for path in entries:
         if path.is_file():
             yield from _file(path, place, search, dicom)
-        elif path.is_symlink() and not path.exists():
+        elif path.is_symlink() and not path.exists() and not is_hidden(path):
             yield from _broken_link(path, place)
-    for path in shown:
-        if path.is_dir():
+    for path in entries:
+        if path.is_dir() and not is_hidden(path):
             yield from _walk(path, place.below(path.name), search, dicom)
+        elif path.is_dir() and holds_dicom(path):
+            search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
 
 
-def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator[Found]:
-    if _seen(path, search):
+def _file(
+    path: Path, place: Place, search: _Search, dicom: DicomFiles
+) -> Iterator[Found]:
+    if path.name.startswith(TEMPORARY_PREFIX) or _seen(path, search):
         return
-    if suffix_of(path):
-        yield from _image(path, place, search, tuple(dicom.held))
-    elif archives.is_archive(path):
-        yield from _archive(path, place, search, dicom)
-    elif is_dicom(path):
+    kind = sniff.kind_of(path)
+    if kind == "dicom":
         dicom.add(path, place)
+    elif kind == "packed":
+        dicom.add_packed(path, place)
+    elif is_hidden(path):
+        return
+    elif suffix_of(path):
+        yield from _image(path, place, search, tuple(dicom.held))
+    elif archives.is_archive(path, kind):
+        yield from _archive(path, place, search, dicom)
+    elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
+        dicom.add(path, place)
+    elif kind == "foreign" or path.name.lower().endswith(sniff.FOREIGN_SUFFIXES):
+        yield _foreign(path, place)
+    else:
+        why = EMPTY if kind == "empty" else OTHER
+        search.left_out.append(LeftOut(place.shown / path.name, why))
+
+
+def _foreign(path: Path, place: Place) -> Found:
+    shown = place.shown / path.name
+    msg = f"{shown}: an archive of a kind that is not opened, scans may lie in it"
+    problem = UnsupportedError(msg, hint=FOREIGN_HINT)
+    return Found(place.below(path.name).name, shown, problem=problem)
 
 
 def _archive(
-    path: Path, place: _Place, search: _Search, dicom: _Dicom
+    path: Path, place: Place, search: _Search, dicom: DicomFiles
 ) -> Iterator[Found]:
-    inside = path.name[: -len(archives.suffix_of(path))]
-    if is_label_map(path) or path.name.startswith(TEMPORARY_PREFIX):
+    inside = archives.stem_of(path)
+    if is_label_map(path):
         return
     try:
         unpacked = archives.unpack(path)
@@ -314,7 +311,7 @@ def _archive(
         yield Found(name, place.shown / path.name, problem=error)
         return
     dicom.held.append(unpacked)
-    within = _Place(place.root, (*place.parts, inside), place.shown / path.name)
+    within = Place(place.root, (*place.parts, inside), place.shown / path.name)
     yield from _walk(unpacked.root, within, search, dicom)
 
 
@@ -328,9 +325,10 @@ def _seen(path: Path, search: _Search) -> bool:
 
 
 def _image(
-    path: Path, place: _Place, search: _Search, held: tuple[Unpacked, ...] = ()
+    path: Path, place: Place, search: _Search, held: tuple[Unpacked, ...] = ()
 ) -> Iterator[Found]:
-    if path.name.startswith(TEMPORARY_PREFIX) or not search.images:
+    if not search.images:
+        search.left_out.append(LeftOut(place.shown / path.name, OTHER))
         return
     if _holds_labels(path):
         search.label_maps += 1
@@ -352,7 +350,7 @@ def voxel_file(path: Path) -> tuple[Path, ...]:
     return (voxels,) if voxels != path and voxels.is_file() else ()
 
 
-def _broken_link(path: Path, place: _Place) -> Iterator[Found]:
+def _broken_link(path: Path, place: Place) -> Iterator[Found]:
     """Report a dead link that was a scan or, without a suffix, a folder of scans."""
     if is_label_map(path):
         return
@@ -362,15 +360,13 @@ def _broken_link(path: Path, place: _Place) -> Iterator[Found]:
         yield Found(place.name_of(path), shown, problem=NotFoundError(msg))
 
 
-def _dicom_scans(dicom: _Dicom, search: _Search) -> Iterator[Found]:
+def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
     """Yield the volumes of an input, named after the folder that holds them."""
     grouped = dicom.collector.grouped()
     places = dicom.places
     for one in grouped.left_out:
         search.left_out.append(LeftOut(places[one.path].shown / one.path.name, one.why))
-    homes = [
-        _common([places[path] for path in stack.files]) for stack in grouped.stacks
-    ]
+    homes = [common([places[path] for path in stack.files]) for stack in grouped.stacks]
     count = Counter(home.name for home in homes)
     taken: Counter[str] = Counter()
     for stack, home in zip(grouped.stacks, homes, strict=True):
@@ -386,23 +382,11 @@ def _dicom_scans(dicom: _Dicom, search: _Search) -> Iterator[Found]:
     yield from _unreadable(grouped.unreadable, places, set(count))
 
 
-def _common(places: Sequence[_Place]) -> _Place:
-    """Return the folder that holds all ``places``."""
-    first = places[0]
-    depth = min(len(place.parts) for place in places)
-    while any(place.parts[:depth] != first.parts[:depth] for place in places):
-        depth -= 1
-    shown = first.shown
-    for _ in range(len(first.parts) - depth):
-        shown = shown.parent
-    return _Place(first.root, first.parts[:depth], shown)
-
-
 def _unreadable(
-    files: Sequence[Path], places: Mapping[Path, _Place], taken: Collection[str]
+    files: Sequence[Path], places: Mapping[Path, Place], taken: Collection[str]
 ) -> Iterator[Found]:
     """Yield a problem for each folder with DICOM files that cannot be read."""
-    by_place: defaultdict[_Place, list[Path]] = defaultdict(list)
+    by_place: defaultdict[Place, list[Path]] = defaultdict(list)
     for path in files:
         by_place[places[path]].append(path)
     total = Counter(places.values())
@@ -417,39 +401,52 @@ def _unreadable(
 
 
 def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
-    dicom: defaultdict[Path, _Dicom] = defaultdict(_Dicom)
+    dicom: defaultdict[Path, DicomFiles] = defaultdict(DicomFiles)
     for path in paths:
         if not path.is_file():
             problem = _missing(path, search)
             yield Found(stem_of(path) or str(path), path, problem=problem)
         elif _seen(path, search):
             continue
-        elif suffix_of(path):
-            yield from _image(path, _Place("", (), path.parent), search)
-        elif archives.is_archive(path):
-            yield from _given_archive(path, search)
-        elif is_dicom(path):
-            dicom[path.parent].add(
-                path, _Place(_root_name(path.parent), (), path.parent)
-            )
         else:
-            msg = f"{path}: not a scan; known are {' '.join(SUFFIXES)} and DICOM"
-            yield Found(path.stem, path, problem=UnsupportedError(msg))
+            yield from _given_file(path, search, dicom[path.parent])
     for files in dicom.values():
+        if not files.places:
+            continue
         alone = next(iter(files.places)) if len(files.places) == 1 else None
         if alone is not None:
-            files.places[alone] = _Place(alone.stem, (), alone.parent)
+            files.places[alone] = Place(alone.stem, (), alone.parent)
         yield from _dicom_scans(files, search)
 
 
+def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Found]:
+    kind = sniff.kind_of(path)
+    place = Place(_root_name(path.parent), (), path.parent)
+    if kind == "packed":
+        dicom.add_packed(path, place)
+    elif kind == "dicom":
+        dicom.add(path, place)
+    elif suffix_of(path):
+        yield from _image(path, Place("", (), path.parent), search)
+    elif archives.is_archive(path, kind):
+        yield from _given_archive(path, search)
+    elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
+        dicom.add(path, place)
+    elif kind == "foreign" or path.name.lower().endswith(sniff.FOREIGN_SUFFIXES):
+        yield _foreign(path, place)
+    else:
+        msg = f"{path}: not a scan; known are {' '.join(SUFFIXES)} and DICOM"
+        yield Found(path.stem, path, problem=UnsupportedError(msg))
+
+
 def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
-    name = path.name[: -len(archives.suffix_of(path))]
+    name = archives.stem_of(path)
     try:
         unpacked = archives.unpack(path)
     except SpineError as error:
         yield Found(name, path, problem=error)
         return
-    yield from _at(_Place(name, (), path), unpacked.root, search, unpacked)
+    yield from _at(Place(name, (), path), unpacked.root, search, unpacked)
 
 
 def _missing(path: Path, search: _Search) -> SpineError:
@@ -464,7 +461,7 @@ def _missing(path: Path, search: _Search) -> SpineError:
 def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
     path = inputs[0] if inputs else Path()
     told = ", ".join(str(one) for one in inputs) or "nothing"
-    left_out = _left_out(search.label_maps, len(search.left_out))
+    left_out = _left_out(search.label_maps, search.objects)
     msg = f"no scans in {told}{left_out}"
     if unwanted:
         msg = f"none of the {unwanted} scans in {told} is wanted"

@@ -9,7 +9,7 @@ from engines.results import CaseResult, Note
 from spinecli import render
 
 if TYPE_CHECKING:
-    from engines.convert.checks import Repairs
+    from engines.convert.findings import Repairs
     from engines.convert.inspect import Row
     from engines.convert.stack import LeftOut
 
@@ -52,7 +52,7 @@ def left_out_notes(left_out: "Sequence[LeftOut]") -> list[Note]:
     """Return one note that counts the files that hold no scan, by kind."""
     counted = Counter(one.why for one in left_out)
     told = ", ".join(f"{count} {why}" for why, count in counted.most_common())
-    return [Note("left_out", f"left out DICOM files: {told}")] if told else []
+    return [Note("left_out", f"left out files: {told}")] if told else []
 
 
 def _result(row: "Row") -> CaseResult:

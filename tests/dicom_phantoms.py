@@ -1,16 +1,18 @@
 """DICOM of other shapes than a folder of slices, and edits that spoil a series."""
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
+    CTImageStorage,
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     ExplicitVRBigEndian,
@@ -20,8 +22,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from engines.convert.headers import FrameReader
-from engines.convert.series import series_in
+from engines.convert.headers import FrameReader, quiet
+from engines.convert.series import series_in, stacks_of
 from engines.convert.stack import Stack
 from engines.volume import Volume
 from tests import phantoms
@@ -355,6 +357,14 @@ def rewrite(path: Path, syntax: UID, edit: Edit = as_is) -> Path:
     return path
 
 
+def rewrite_header(path: Path, edit: Edit) -> Path:
+    """Change the header of a file and leave its pixels as they are."""
+    dataset = pydicom.dcmread(path)
+    edit(0, dataset)
+    pydicom.dcmwrite(path, dataset)
+    return path
+
+
 def _put(dataset: Dataset, group: str, **values: Any) -> None:
     if group not in dataset:
         setattr(dataset, group, [Dataset()])
@@ -382,3 +392,103 @@ def _base(modality: str, scan: Volume) -> Dataset:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelRepresentation = 0
     return dataset
+
+
+SLICES = 12
+
+
+def slice_of(number: int, z_mm: float | None = None, **values: Any) -> Dataset:
+    """Return one CT slice of 12 x 16 pixels, 2.5 mm above the one before it.
+
+    Args:
+        number: of the slice, from 0.
+        z_mm: where it lies; the usual place if not given.
+        values: of other elements; None leaves one out.
+    """
+    uid = f"1.2.3.4.{number + 1}"
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = uid
+    height_mm = 100 + 2.5 * number if z_mm is None else z_mm
+    usual: dict[str, Any] = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": uid,
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "PatientName": "Secret^Person",
+        "PatientID": "4711",
+        "PatientBirthDate": "19700102",
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4",
+        "SeriesNumber": 3,
+        "InstanceNumber": number + 1,
+        "AcquisitionNumber": 1,
+        "FrameOfReferenceUID": "1.2.3.9",
+        "SliceThickness": "2.5",
+        "ImagePositionPatient": [-10, -20, height_mm],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.7, 0.7],
+        "Rows": 12,
+        "Columns": 16,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": 0,
+        "RescaleSlope": "1",
+        "RescaleIntercept": "-1024",
+        "RescaleType": "HU",
+        "PixelData": stored_of(number).tobytes(),
+    }
+    with quiet():
+        for keyword, value in (usual | values).items():
+            if value is not None:
+                setattr(dataset, keyword, value)
+    return dataset
+
+
+def stored_of(number: int) -> NDArray[np.uint16]:
+    """Return the stored pixels of ``slice_of``, (12, 16)."""
+    return np.random.default_rng(number).integers(0, 2000, (12, 16), np.uint16)
+
+
+def hu_of(numbers: Sequence[int] = range(SLICES)) -> NDArray[np.int16]:
+    """Return the volume that slices make, (16, 12, K), in Hounsfield units."""
+    stored = [stored_of(number).T.astype(np.int16) - 1024 for number in numbers]
+    return np.stack(stored, axis=-1)
+
+
+def write_slices(folder: Path, slices: Iterable[Dataset]) -> list[Path]:
+    """Write datasets to ``folder``, named by their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for count, dataset in enumerate(slices):
+        path = folder / f"{count}.dcm"
+        with quiet():
+            pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+        paths.append(path)
+    return paths
+
+
+def alternating(**values: tuple[Any, ...]) -> list[Dataset]:
+    """Return slices whose values of some elements take turns."""
+    return [
+        slice_of(n, **{key: turns[n % len(turns)] for key, turns in values.items()})
+        for n in range(SLICES)
+    ]
+
+
+def stacks_in(slices: Iterable[Dataset]) -> list[Stack]:
+    """Return what the headers of slices make, without any file.
+
+    Values are as they would be read: numbers as texts.
+    """
+    reader, frames = FrameReader(), []
+    for count, dataset in enumerate(slices):
+        found = reader.frames_of(Path(f"folder/{count}.dcm"), dataset)
+        if not isinstance(found, str):
+            frames += found
+    return list(stacks_of(frames))

@@ -7,7 +7,7 @@ fourth axis for series that have one. DICOM's LPS world is turned to RAS here, o
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import geometry
-from engines.convert import checks, decode, mend, rescale
-from engines.convert.checks import Finding, Layout, Repairs
+from engines.convert import bits, checks, decode, mend, rescale
+from engines.convert.findings import NONE, Finding, Repairs
 from engines.convert.frames import Frame
 from engines.convert.headers import quiet
+from engines.convert.layout import Layout, distinct, layout_of
 from engines.convert.series import series_in
 from engines.convert.stack import Stack, direction_of, normal_of, ordered
 from engines.errors import (
@@ -125,9 +126,7 @@ def read_stack(stack: Stack) -> tuple[Volume, tuple[Note, ...]]:
     return Volume(assembled.voxels, assembled.grid), assembled.warnings
 
 
-def assemble(
-    stack: Stack, repairs: Repairs = checks.NONE, *, hold: bool = True
-) -> Assembled:
+def assemble(stack: Stack, repairs: Repairs = NONE, *, hold: bool = True) -> Assembled:
     """Return the voxels of a stack on a regular grid.
 
     Args:
@@ -153,6 +152,7 @@ def assemble(
 def _assembled(
     stack: Stack, repairs: Repairs, findings: Sequence[Finding], *, hold: bool
 ) -> Assembled:
+    stack, lowered = _lowered(stack)
     volumes, twice = _one_each(stack, repairs)
     layout = _layout(volumes[0])
     frames = tuple(frame for volume in volumes for frame in volume)
@@ -171,8 +171,35 @@ def _assembled(
     if twice is not None:
         done["duplicates"] = twice.message
     warned = [one.note() for one in findings if not one.fatal and one.code in _WARNED]
-    notes = (*stack.notes, *warned, *([twice] if twice else ()))
+    found = [note for note in (twice, lowered) if note is not None]
+    notes = (*stack.notes, *warned, *found)
     return Assembled(planes, grid, done, notes)
+
+
+def _lowered(stack: Stack) -> tuple[Stack, Note | None]:
+    """Return a stack whose values lie in the bits that its pixels show.
+
+    Raises:
+        UnreadableError: header and pixels do not fit.
+    """
+    odd = [frame for frame in stack.frames if bits.is_high(frame.pixels)]
+    if not odd:
+        return stack, None
+    images = (image for _, image in decode.stored([bits.raw(f) for f in odd]))
+    right = bits.lowered(odd, images)
+    if right is None:
+        return stack, None
+    by_id = {id(old): new for old, new in zip(odd, right, strict=True)}
+    volumes = tuple(
+        tuple(by_id.get(id(frame), frame) for frame in volume)
+        for volume in stack.volumes
+    )
+    high = odd[0].pixels.high_bit
+    message = (
+        f"the header says that bit {high} is the highest in {len(odd)} slices, but "
+        "values lie in the lowest bits, where they were taken from"
+    )
+    return replace(stack, volumes=volumes), Note("high_bit", message)
 
 
 def _told_repairs(repairs: Repairs, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -189,12 +216,14 @@ def _told_repairs(repairs: Repairs, findings: Sequence[Finding]) -> dict[str, An
 _WARNED = (
     "single_slice",
     "no_rescale",
+    "other_units",
     "gantry_tilt",
     "tilt_only_told",
     "series_gap",
     "uneven_slices",
     "inconsistent_slope",
     "too_few_slices",
+    "rounded_positions",
 )
 """Findings that are told even when the stack is converted."""
 
@@ -227,7 +256,7 @@ def _one_each(
 
 
 def _by_place(frames: Sequence[Frame]) -> list[list[Frame]]:
-    starts = {id(frame) for frame in checks.distinct(frames)}
+    starts = {id(frame) for frame in distinct(frames)}
     groups: list[list[Frame]] = []
     for frame in frames:
         if id(frame) in starts:
@@ -243,7 +272,7 @@ def _identical(frames: Sequence[Frame]) -> bool:
 
 
 def _layout(volume: Sequence[Frame]) -> Layout | None:
-    return checks.layout_of(volume) if len(volume) > 1 else None
+    return layout_of(volume) if len(volume) > 1 else None
 
 
 def _shape(volumes: Sequence[Sequence[Frame]]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from engines import __version__, batch
 from engines.convert import naming, sidecar
 from engines.convert.assemble import Assembled, assemble
-from engines.convert.checks import Repairs
+from engines.convert.findings import Repairs
 from engines.convert.headers import DAMAGE
 from engines.convert.stack import LeftOut, Stack
 from engines.errors import (

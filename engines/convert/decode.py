@@ -15,7 +15,12 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragments, generate_frames
+from pydicom.encaps import (
+    encapsulate,
+    generate_fragments,
+    generate_frames,
+    parse_basic_offsets,
+)
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import iter_pixels
@@ -23,7 +28,6 @@ from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
@@ -38,9 +42,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from engines.convert import streams
+from engines.convert import bits, streams
 from engines.convert.frames import Frame, Pixels
 from engines.convert.headers import DAMAGE, quiet
+from engines.convert.syntax import ANEW, UNDEFINED, is_standard, name_syntax
 from engines.errors import (
     InputError,
     MissingDecoderError,
@@ -66,6 +71,15 @@ COMPRESSED = {
 """Transfer syntax -> decoders, the preferred one first. gdcm ends the program on some
 damaged streams: it gets only those that ``streams`` has checked, never JPEG 2000."""
 
+UNKNOWN_HERE = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+"""Transfer syntaxes of the standard that pydicom does not know -> their names."""
+
+
 _PLAIN = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian))
 _SHORT_HEAD, _LONG_HEAD = 8, 12
 """Bytes before the pixels where their kind is implicit, and where it is named."""
@@ -74,19 +88,11 @@ _PIXEL_KINDS = (b"OW", b"OB", b"UN")
 _BYTE = 8
 _DEEP_DECODER = "pylibjpeg"
 _PIXEL_TAG = b"\xe0\x7f\x10\x00"
-_UNDEFINED = 0xFFFFFFFF
 _GREY = ("MONOCHROME1", "MONOCHROME2", "")
 _HALVED = "YBR_FULL_422"
 """Colour of which every second pixel has only a part."""
 
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_JPEG_KINDS = {
-    0xC0: JPEGBaseline8Bit,
-    0xC1: JPEGExtended12Bit,
-    0xC3: JPEGLossless,
-    0xF7: JPEGLSLossless,
-}
-"""Second byte of the marker that begins a frame -> transfer syntax."""
 
 
 def stored(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
@@ -108,17 +114,20 @@ def stored(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
         except InputError as error:
             msg = f"{path.name}: {error}"
             raise type(error)(msg, hint=error.hint) from None
+        except streams.StreamError as error:
+            msg = f"{path.name}: damaged pixels: {error}"
+            raise UnreadableError(msg) from None
         except DAMAGE as error:
             msg = f"{path.name}: truncated or damaged pixels ({type(error).__name__})"
             raise UnreadableError(msg) from None
 
 
-def require_decoder(syntax: str, bits: int = 8) -> None:
+def require_decoder(syntax: str, stored_bits: int = 8) -> None:
     """Refuse a transfer syntax that cannot be decoded here.
 
     Args:
         syntax: its UID; one that is not known is passed over.
-        bits: that are stored of each pixel.
+        stored_bits: of each pixel.
 
     Raises:
         UnsupportedError: nothing decodes it.
@@ -127,7 +136,10 @@ def require_decoder(syntax: str, bits: int = 8) -> None:
     with quiet():
         uid = UID(syntax)
         name = uid.name
-    standard = _is_standard(uid)
+    if syntax in UNKNOWN_HERE:
+        msg = f"compressed as {UNKNOWN_HERE[syntax]}, which cannot be decoded"
+        raise UnsupportedError(msg, hint=ANEW)
+    standard = is_standard(uid)
     if standard and not uid.is_compressed:
         return
     if not standard and not (syntax and uid.is_private):
@@ -140,8 +152,14 @@ def require_decoder(syntax: str, bits: int = 8) -> None:
         msg = f"compressed as {name}, and no decoder is installed"
         raise MissingDecoderError(msg)
     available = get_decoder(uid).available_plugins
-    if uid == JPEGExtended12Bit and bits > _BYTE and _DEEP_DECODER not in available:
-        msg = f"compressed as {name} with {bits} bits, which nothing here decodes"
+    if (
+        uid == JPEGExtended12Bit
+        and stored_bits > _BYTE
+        and _DEEP_DECODER not in available
+    ):
+        msg = (
+            f"compressed as {name} with {stored_bits} bits, which nothing here decodes"
+        )
         raise UnsupportedError(
             msg, hint="Run: pip install pylibjpeg-libjpeg (GPL), or export it anew."
         )
@@ -205,7 +223,7 @@ def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
         if head[4:6] in _PIXEL_KINDS:  # whatever syntax the file names
             head += file.read(_LONG_HEAD - _SHORT_HEAD)
         length = int.from_bytes(head[-4:], "little")
-        if head[:4] != _PIXEL_TAG or length == _UNDEFINED:
+        if head[:4] != _PIXEL_TAG or length == UNDEFINED:
             yield from _decoded(frames)
             return
         file.seek(size * pixels.frames, os.SEEK_CUR)
@@ -221,7 +239,7 @@ def _plain(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
                 msg = f"truncated: {len(content)} of {size} bytes of pixels"
                 raise UnreadableError(msg)
             image = np.frombuffer(content, dtype).reshape(pixels.shape)
-            image = _used_bits(image, pixels.bits_stored, pixels.high_bit)
+            image = bits.used(image, pixels)
             yield from (image for _ in same)
 
 
@@ -230,16 +248,12 @@ def _image_of(frame: Frame) -> int:
     return 0 if frame.tiles else frame.index
 
 
-def _used_bits(image: NDArray[Any], bits: int, high_bit: int) -> NDArray[Any]:
-    """Return the stored bits alone; those around them may hold overlays."""
-    held = 8 * image.dtype.itemsize
-    above, spare = held - 1 - high_bit, held - bits
-    return (image << above) >> spare if spare else image
-
-
 def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
     dataset = pydicom.dcmread(frames[0].path, force=True)
-    _name_syntax(dataset)
+    if "PixelData" not in dataset:
+        msg = "truncated: the file ends before its pixels"
+        raise UnreadableError(msg)
+    name_syntax(dataset)
     require_decoder(
         str(dataset.file_meta.TransferSyntaxUID), frames[0].pixels.bits_stored
     )
@@ -247,7 +261,22 @@ def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
         if image.shape[:2] != frame.pixels.shape:
             msg = "pixels of another size than the header says"
             raise UnreadableError(msg)
-        yield apply_modality_lut(image, dataset) if frame.pixels.lut else image
+        image = bits.used(_signed(image, frame.pixels), frame.pixels)
+        yield _by_table(image, dataset) if frame.pixels.lut else image
+
+
+def _signed(image: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
+    """Return pixels of the sign that is asked for, where they are whole numbers."""
+    if image.dtype.kind not in "iu" or pixels.samples > 1:
+        return image
+    native = image.astype(image.dtype.newbyteorder("="), copy=False)
+    return native.view(f"{'i' if pixels.signed else 'u'}{image.dtype.itemsize}")
+
+
+def _by_table(image: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Return the real values that the header's table has for stored ones."""
+    real: NDArray[Any] = apply_modality_lut(image, dataset)
+    return real
 
 
 def _images(dataset: Dataset, frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
@@ -255,11 +284,43 @@ def _images(dataset: Dataset, frames: Sequence[Frame]) -> Iterator[NDArray[Any]]
     pixels = frames[0].pixels
     syntax = dataset.file_meta.TransferSyntaxUID
     plugin = _plugin(syntax) if syntax.is_compressed else ""
+    if plugin:
+        _one_stream_each(dataset, pixels)
+    if plugin == _CHECKED[0] and syntax != JPEGLSLossless:
+        dataset.BitsStored = pixels.bits_allocated  # or it would clear bits above
+        dataset.HighBit = pixels.bits_allocated - 1
     _check_stored(dataset, pixels, plugin)
     if pixels.frames > 1:
-        return iter_pixels(dataset, indices=wanted, decoding_plugin=plugin)
-    dataset.pixel_array_options(decoding_plugin=plugin)
+        return iter_pixels(
+            dataset,
+            indices=wanted,
+            decoding_plugin=plugin,
+            correct_unused_bits=False,
+        )
+    dataset.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=False)
     return iter([dataset.pixel_array] * len(wanted))
+
+
+def _one_stream_each(dataset: Dataset, pixels: Pixels) -> None:
+    """Refuse a table of places that does not fit the images, or do without it.
+
+    The fragments of a single image follow each other, whatever a table says of them.
+    """
+    places = parse_basic_offsets(dataset.PixelData)
+    if len(places) in (0, pixels.frames):
+        return
+    if pixels.frames > 1:
+        msg = f"a table of {len(places)} places for {pixels.frames} images"
+        raise streams.StreamError(msg)
+    _, *fragments = generate_fragments(dataset.PixelData)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    count = pixels.shape[0] * pixels.shape[1]
+    starts = [streams.begins_image(part, count, syntax) for part in fragments]
+    if sum(starts) > 1:
+        msg = f"{sum(starts)} images where the header tells of one"
+        raise streams.StreamError(msg)
+    dataset.PixelData = encapsulate([b"".join(fragments)], has_bot=False)
+    dataset["PixelData"].is_undefined_length = True
 
 
 def _check_stored(dataset: Dataset, pixels: Pixels, plugin: str) -> None:
@@ -300,54 +361,3 @@ def _tile(frame: Frame, image: NDArray[Any]) -> NDArray[Any]:
     top = frame.index // frame.tiles * rows
     left = frame.index % frame.tiles * columns
     return image[top : top + rows, left : left + columns]
-
-
-def _is_standard(uid: UID) -> bool:
-    return bool(uid) and not uid.is_private and uid.is_transfer_syntax
-
-
-def _name_syntax(dataset: Dataset) -> None:
-    """Put the right transfer syntax into a header that has none or a wrong one."""
-    meta = getattr(dataset, "file_meta", None)
-    if meta is None:
-        meta = dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    named = UID(str(meta.get("TransferSyntaxUID") or ""))
-    element: Any = dataset.get_item("PixelData")
-    packed = element is not None and element.length in (_UNDEFINED, None)
-    if element is None or (_is_standard(named) and named.is_compressed == packed):
-        return
-    if packed:
-        meta.TransferSyntaxUID = _told_by_pixels(dataset.PixelData)
-        dataset["PixelData"].is_undefined_length = True
-        return
-    implicit, little = dataset.original_encoding
-    plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    meta.TransferSyntaxUID = plain if little else ExplicitVRBigEndian
-
-
-def _told_by_pixels(content: bytes) -> UID:
-    """Return the transfer syntax that the first bytes of compressed pixels show.
-
-    Raises:
-        UnsupportedError: none that is known.
-    """
-    fragments = list(generate_fragments(content))
-    start = next((part for part in fragments[1:] if len(part) > 4), b"")
-    if start.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP")):
-        return JPEG2000Lossless
-    if start.startswith(b"\xff\xd8"):
-        return _kind_of_jpeg(start)
-    if len(start) >= 64 and 1 <= int.from_bytes(start[:4], "little") <= 15:
-        return RLELossless
-    msg = "compressed in a way that neither the header nor the pixels tell"
-    raise UnsupportedError(msg, hint="Export the series again without compression.")
-
-
-def _kind_of_jpeg(start: bytes) -> UID:
-    place = 2
-    while place + 4 <= len(start) and start[place] == 0xFF:
-        if start[place + 1] in _JPEG_KINDS:
-            return _JPEG_KINDS[start[place + 1]]
-        place += 2 + int.from_bytes(start[place + 2 : place + 4], "big")
-    msg = "a kind of JPEG that cannot be decoded"
-    raise UnsupportedError(msg, hint="Export the series again without compression.")

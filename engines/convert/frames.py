@@ -6,17 +6,22 @@ Coordinates stay in DICOM's LPS mm.
 """
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from engines.convert.marks import Marks
+from engines.convert.marks import Marks, text
 
 DIGEST_LENGTH = 8
+
+MAX_SHOWN = 40
+"""Characters of a value that messages show."""
 
 MAX_NUMBER = 1e7
 """No patient lies further away than this, in mm."""
@@ -27,6 +32,8 @@ GEOMETRY = {
     "PixelSpacing": 2,
 }
 """Keyword -> how many numbers it holds."""
+
+_NUMERIC = re.compile(r"[\d\s.,;+\-eE\\]*|nan|inf", re.ASCII)
 
 Shared = Callable[[Any], Any]
 """Returns the first of equal records, so that files share what they agree on."""
@@ -45,6 +52,9 @@ class Origin:
         kind: name of the SOP class.
         place: hash of the frame of reference.
         description: what the scanner's user called the series; may differ.
+        person: hashes of the patient's ID, name and birth date without differences
+            of spelling, each empty where the header is silent.
+        nameless: whether the header holds no UID of a series.
     """
 
     digest: str
@@ -55,6 +65,8 @@ class Origin:
     kind: str
     place: str
     description: str = field(compare=False)
+    person: tuple[str, str, str] = field(default=("", "", ""), compare=False)
+    nameless: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,8 @@ class Pixels:
         frames: images in the file.
         signed: whether stored values are.
         lut: whether a table leads from stored to real values.
+        overlay: whether unused bits hold an overlay, as the header says.
+        real: whether pixels are floating-point numbers.
     """
 
     syntax: str
@@ -81,6 +95,8 @@ class Pixels:
     signed: bool
     frames: int
     lut: bool
+    overlay: bool = False
+    real: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,11 @@ class Frame:
         number: instance number.
         instance: hash of the instance UID, empty if there is none.
         gantry_deg: tilt of the gantry as the header tells it.
+        decimals: how many each number of the position is written with, empty where
+            that is not known.
+        placed: whether the position is the image's own, not one for a whole file.
+        unread: keywords of the geometry whose text holds other than numbers, with
+            that text.
     """
 
     path: Path
@@ -121,6 +142,9 @@ class Frame:
     instance: str
     marks: Marks
     gantry_deg: float | None = None
+    decimals: tuple[int, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+    placed: bool = True
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -144,6 +168,29 @@ def floats(dataset: Dataset, keyword: str, count: int) -> Any:  # noqa: ANN401
         return None
     sane = np.isfinite(values).all() and all(abs(v) < MAX_NUMBER for v in values)
     return values if len(values) == count and sane else None
+
+
+def decimals(dataset: Dataset, keyword: str) -> tuple[int, ...]:
+    """Return how many decimals each number of an element is written with."""
+    try:
+        texts = [str(value).strip() for value in dataset.get(keyword) or ()]
+        exponents = [Decimal(text).as_tuple().exponent for text in texts]
+    except (ArithmeticError, TypeError, ValueError):
+        return ()
+    return tuple(max(0, -one) for one in exponents if isinstance(one, int))
+
+
+def unread(dataset: Dataset, keywords: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return elements that hold other than numbers, with what they hold.
+
+    Texts that no number is written with are damage, and may name anybody.
+    """
+    held = ((keyword, text(dataset.get(keyword))) for keyword in keywords)
+    return tuple(
+        (keyword, repr(told[:MAX_SHOWN]) if _NUMERIC.fullmatch(told) else "other text")
+        for keyword, told in held
+        if told
+    )
 
 
 def decimal(value: object) -> float | None:

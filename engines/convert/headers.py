@@ -3,13 +3,14 @@
 A header is read once; a frame of plain pixels knows where they begin in the file.
 """
 
+import re
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +28,13 @@ from engines.convert.frames import (
     Pixels,
     Shared,
     decimal,
+    decimals,
     digest,
     floats,
     integer,
+    unread,
 )
+from engines.convert.identity import IMAGE, PERSON, person
 from engines.convert.marks import marks_of
 
 LOCALIZER, NO_IMAGE, SCREENSHOT = "localizer", "no image", "screenshot"
@@ -38,6 +42,11 @@ LOCALIZER, NO_IMAGE, SCREENSHOT = "localizer", "no image", "screenshot"
 
 SLICED_MODALITIES = ("CT", "MR", "PT", "NM")
 """Whose slices must say where they lie; other images without a place are left out."""
+
+SLICED_KINDS = re.compile(
+    "(Legacy Converted )?(Enhanced )?(CT|MR|PET|Positron) .*Image"
+)
+"""The same by the names of SOP classes, where no modality is given."""
 
 DAMAGE = (
     InvalidDicomError,
@@ -122,7 +131,16 @@ _TAGS = (
     _EACH,
 )
 _SIEMENS_CSA = (0x00290010, 0x00291010)
-_WANTED = [*map(Tag, _TAGS), *map(Tag, _SIEMENS_CSA)]
+_OVERLAYS = range(0x6000, 0x601F, 2)
+_OVERLAY_BIT = 0x0102
+_REAL_PIXELS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
+"""How elements of floating-point pixels begin."""
+
+_WANTED = [
+    *map(Tag, _TAGS),
+    *map(Tag, _SIEMENS_CSA),
+    *(Tag(group, _OVERLAY_BIT) for group in _OVERLAYS),
+]
 
 Item = TypeVar("Item")
 
@@ -139,13 +157,28 @@ class FrameReader:
         Raises:
             one of ``DAMAGE``: the file is no intact DICOM.
         """
-        header, at = _header(path)
+        header, at, real = _header(path)
+        return self.frames_of(path, header, at, real=real)
+
+    def frames_of(
+        self, path: Path, header: Dataset, at: int = -1, *, real: bool = False
+    ) -> list[Frame] | str:
+        """Return the images of a header as ``read`` does.
+
+        Args:
+            path: where it was read from.
+            header: of one file, without pixels.
+            at: byte at which the element of the pixels begins, -1 if not known.
+            real: whether pixels are floating-point numbers.
+        """
         with quiet():
             left_out = _left_out(header)
-            return left_out or self._frames(path, header, at)
+            return left_out or self._frames(path, header, at, real=real)
 
-    def _frames(self, path: Path, header: Dataset, at: int) -> list[Frame]:
-        pixels = self._shared(_pixels(header))
+    def _frames(
+        self, path: Path, header: Dataset, at: int, *, real: bool
+    ) -> list[Frame]:
+        pixels = self._shared(_pixels(header, real=real))
         origin = self._shared(_origin(header, path))
         base = Frame(
             path,
@@ -160,13 +193,16 @@ class FrameReader:
             _geometry(header, "ImageOrientationPatient", self._shared),
             decimal(header.get("RescaleSlope")),
             decimal(header.get("RescaleIntercept")),
-            str(header.get("RescaleType") or ""),
+            str(header.get("RescaleType") or "").strip().upper(),
             decimal(header.get("SliceThickness")),
             integer(header.get("InstanceNumber")),
             digest(header.get("SOPInstanceUID")),
             self._shared(marks_of(header)),
             decimal(header.get("GantryDetectorTilt")),
+            self._shared(decimals(header, "ImagePositionPatient")),
         )
+        if base.missing:
+            base = replace(base, unread=unread(header, base.missing))
         if mosaic.is_mosaic(header):
             return mosaic.tiles(base, header)
         if header.get(_EACH) or pixels.frames > 1:
@@ -201,8 +237,12 @@ def quiet() -> Iterator[None]:
                 _QUIET.switches.close()
 
 
-def _header(path: Path) -> tuple[Dataset, int]:
-    """Return the header of ``path`` and where the element of its pixels begins."""
+def _header(path: Path) -> tuple[Dataset, int, bool]:
+    """Return the header of ``path``, where its pixels begin and whether they are real.
+
+    Raises:
+        ValueError: an image whose header ends too early.
+    """
     with quiet(), path.open("rb") as file:
         header = pydicom.dcmread(
             file, stop_before_pixels=True, specific_tags=[*_WANTED], force=True
@@ -211,11 +251,33 @@ def _header(path: Path) -> tuple[Dataset, int]:
             header.get(keyword)
         deflated = _syntax(header) == DeflatedExplicitVRLittleEndian
         at = -1 if deflated else file.tell()
-        kind = _kind(header)
-    if (not kind or "Image Storage" in kind) and not header.get("Rows"):
+        real = at >= 0 and file.read(4) in _REAL_PIXELS
+        pixels = at >= 0 and file.tell() > at
+        ended = not header.get("Rows") and (pixels or _like_image(header))
+    if ended:
         msg = "the header ends too early"
         raise ValueError(msg)
-    return header, at
+    return header, at, real
+
+
+def _like_image(header: Dataset) -> bool:
+    """Say whether a header without a matrix is that of an image, or of nothing known.
+
+    A SOP class that is neither in the standard nor a maker's own is damaged.
+    """
+    meta = getattr(header, "file_meta", None) or {}
+    uids = (header.get("SOPClassUID"), meta.get("MediaStorageSOPClassUID"))
+    kinds = [UID(str(uid)) for uid in uids if uid]
+    if any(IMAGE in kind.name for kind in kinds):
+        return True
+    if any(kind.name != kind for kind in kinds):
+        return False
+    placed = any(header.get(keyword) for keyword in GEOMETRY)
+    return placed or not any(_is_private(kind) for kind in kinds)
+
+
+def _is_private(kind: UID) -> bool:
+    return kind.is_valid and kind.is_private
 
 
 def _syntax(header: Dataset) -> str:
@@ -237,13 +299,17 @@ def _left_out(header: Dataset) -> str:
     if any(str(kind).upper() == "LOCALIZER" for kind in kinds):
         return LOCALIZER
     placed = header.get("ImagePositionPatient") or _EACH in header
-    sliced = header.get("Modality") in SLICED_MODALITIES
-    if not placed and (not sliced or "Secondary Capture" in _kind(header)):
+    kind = _kind(header)
+    modality = header.get("Modality")
+    sliced = modality in SLICED_MODALITIES or (
+        not modality and SLICED_KINDS.match(kind) is not None
+    )
+    if not placed and (not sliced or "Secondary Capture" in kind):
         return SCREENSHOT
     return ""
 
 
-def _pixels(header: Dataset) -> Pixels:
+def _pixels(header: Dataset, *, real: bool) -> Pixels:
     rows, columns = int(header.Rows), int(header.Columns)
     if not 0 < rows * columns <= MAX_PIXELS:
         msg = f"{rows} x {columns} pixels"
@@ -254,7 +320,7 @@ def _pixels(header: Dataset) -> Pixels:
         raise ValueError(msg)
     bits = int(header.get("BitsAllocated") or 16)
     stored = int(header.get("BitsStored") or bits)
-    high = header.get("HighBit")
+    high = int(header.get("HighBit") or 0)
     return Pixels(
         _syntax(header),
         (rows, columns),
@@ -263,33 +329,39 @@ def _pixels(header: Dataset) -> Pixels:
         int(header.get("PlanarConfiguration") or 0),
         bits,
         stored,
-        stored - 1 if high is None else int(high),
+        high if stored - 1 <= high < bits else stored - 1,
         bool(int(header.get("PixelRepresentation") or 0)),
         frames,
-        "ModalityLUTSequence" in header,
+        any("LUTData" in item for item in header.get("ModalityLUTSequence") or ()),
+        any((group, _OVERLAY_BIT) in header for group in _OVERLAYS),
+        real,
     )
 
 
 def _origin(header: Dataset, path: Path) -> Origin:
-    """Return what tells the series; without a UID, folder and texts stand for it."""
+    """Return what tells the series; without a UID, folder and texts stand for it.
+
+    What may be blank or spelled otherwise in some images is no part of these.
+    """
     number = integer(header.get("SeriesNumber"))
     description = str(header.get("SeriesDescription") or "")
-    names = ("PatientID", "PatientName", "PatientBirthDate")
-    patient = "\0".join(str(header.get(name) or "") for name in names)
+    texts = [str(header.get(name) or "") for name in PERSON]
+    patient = "\0".join(texts)
     uid = str(header.get("SeriesInstanceUID") or "")
     if not uid:
         when = (str(header.get(key) or "") for key in ("StudyDate", "StudyTime"))
-        told = (path.parent.name, patient, *when, str(number), description)
-        uid = "\0".join(told)
+        uid = "\0".join((path.parent.name, *when, description))
     return Origin(
         digest(uid),
         digest(patient.strip("\0")),
         digest(header.get("StudyInstanceUID")),
         number,
-        str(header.get("Modality") or ""),
+        str(header.get("Modality") or "").strip().upper(),
         _kind(header),
         digest(header.get("FrameOfReferenceUID")),
         description,
+        person(*texts),
+        nameless=not header.get("SeriesInstanceUID"),
     )
 
 

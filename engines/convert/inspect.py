@@ -10,8 +10,9 @@ from pydicom.uid import UID
 
 from engines import geometry
 from engines.convert import checks, sidecar
-from engines.convert.checks import Finding, Repairs
+from engines.convert.findings import NONE, Finding, Repairs
 from engines.convert.headers import DAMAGE
+from engines.convert.layout import distinct
 from engines.convert.stack import (
     LeftOut,
     Stack,
@@ -116,7 +117,7 @@ def inspect(
     inputs: Sequence[Path],
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    repairs: Repairs = checks.NONE,
+    repairs: Repairs = NONE,
 ) -> Inspection:
     """Tell what DICOM lies under ``inputs``, from headers alone.
 
@@ -132,7 +133,7 @@ def inspect(
     )
 
 
-def row_of(found: Found, repairs: Repairs = checks.NONE) -> Row:
+def row_of(found: Found, repairs: Repairs = NONE) -> Row:
     """Describe one volume."""
     stack = found.stack
     if stack is None:
@@ -182,7 +183,7 @@ def _slices(stack: Stack) -> int:
     volume = stack.volumes[0]
     if any(frame.missing for frame in volume) or stack.orientations > 1:
         return len(volume)
-    return len(checks.distinct(ordered(volume)))
+    return len(distinct(ordered(volume)))
 
 
 def _spacing(stack: Stack) -> tuple[float | None, ...]:
@@ -196,7 +197,7 @@ def _step_mm(stack: Stack) -> Iterator[float]:
     volume = stack.volumes[0]
     if any(frame.missing for frame in volume) or stack.orientations > 1:
         return
-    once = checks.distinct(ordered(volume))
+    once = distinct(ordered(volume))
     if len(once) > 1:
         yield round(float(np.median(np.diff(heights_mm(once)))), 4)
     elif once[0].thickness_mm:

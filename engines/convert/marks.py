@@ -38,6 +38,23 @@ AXES = {
 """Mark -> what the fourth axis is called when it tells the volumes apart."""
 
 
+WORDS = {
+    "kind": "image type",
+    "stack": "stack",
+    "echo": "echo",
+    "b_value": "b-value",
+    "temporal": "temporal position",
+    "acquisition": "acquisition number",
+    "trigger": "trigger time",
+    "acquired": "acquisition time",
+    "content": "content time",
+}
+"""Mark -> what messages call it."""
+
+PRIVATE = ("acquired", "content")
+"""Marks whose values messages do not show."""
+
+
 def marks_of(header: Dataset) -> Marks:
     """Return the marks of an ordinary image, or those that frames of one share."""
     return Marks(
@@ -69,6 +86,17 @@ def text(value: Any) -> str:  # noqa: ANN401
         return "\\".join(str(part) for part in value)
     except TypeError:
         return str(value)
+
+
+def plain(value: str) -> str:
+    """Return a mark without differences of case, blanks and how numbers are written."""
+    parts = [part.strip().casefold() for part in value.split("\\")]
+    while parts and not parts[-1]:
+        parts.pop()
+    try:
+        return "\\".join(repr(float(part)) for part in parts)
+    except ValueError:
+        return "\\".join(parts)
 
 
 def order(value: str) -> tuple[int, float, str]:

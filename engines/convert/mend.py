@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.convert import checks
-from engines.convert.checks import Layout, Repairs
+from engines.convert.findings import Repairs
 from engines.convert.frames import Frame
+from engines.convert.layout import Layout, tilt_deg
+from engines.convert.spacing import PLACE_TOLERANCE_STEPS
 from engines.convert.stack import direction_of
 from engines.errors import UnsupportedError
 from engines.geometry import Affine, Grid
@@ -51,7 +52,7 @@ def mend(
     if layout is None:
         return voxels, grid, done
     if repairs.fix_tilt and layout.tilted:
-        done["tilt_deg"] = round(checks.tilt_deg(layout), 3)
+        done["tilt_deg"] = round(tilt_deg(layout), 3)
         voxels, grid, grown = _sheared(voxels, grid, layout, volume[0])
         done["tilt_padding_pixels"] = grown
     if layout.gaps:
@@ -81,8 +82,8 @@ def _sheared(
         ],
         axis=1,
     )
-    low = np.floor(shifts.min(axis=0) + checks.PLACE_TOLERANCE_STEPS).astype(int)
-    high = np.ceil(shifts.max(axis=0) - checks.PLACE_TOLERANCE_STEPS).astype(int)
+    low = np.floor(shifts.min(axis=0) + PLACE_TOLERANCE_STEPS).astype(int)
+    high = np.ceil(shifts.max(axis=0) - PLACE_TOLERANCE_STEPS).astype(int)
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     shape = (grid.shape[0] + high[0] - low[0], grid.shape[1] + high[1] - low[1])
     if max(shape[0] / grid.shape[0], shape[1] / grid.shape[1]) > MAX_GROWTH:

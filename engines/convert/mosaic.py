@@ -62,6 +62,7 @@ def tiles(base: Frame, header: Dataset) -> list[Frame]:
             index=tile,
             tiles=side,
             shape=(rows, columns),
+            decimals=(),
             position_mm=_tuple(corner + tile * step_mm * normal),
         )
         for tile in range(count)

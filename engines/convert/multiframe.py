@@ -10,13 +10,16 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from engines.convert import marks
-from engines.convert.frames import Frame, Shared, floats
+from engines.convert.frames import Frame, Shared, decimals, floats, unread
 
 _FRAME_TYPES = (
     "CTImageFrameTypeSequence",
     "MRImageFrameTypeSequence",
     "PETFrameTypeSequence",
 )
+Group = Callable[[str], Dataset]
+"""Name of a functional group -> its item, empty if there is none."""
+
 _VALUES = "PixelValueTransformationSequence"
 
 
@@ -40,27 +43,41 @@ def frames(base: Frame, header: Dataset, shared: Shared) -> list[Frame]:
         def group(name: str, own: Dataset = own) -> Dataset:
             return _first(own, name) or _first(together, name)
 
-        measures = group("PixelMeasuresSequence")
-        plane = floats(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
-        position = floats(group("PlanePositionSequence"), "ImagePositionPatient", 3)
-        spacing = floats(measures, "PixelSpacing", 2)
-        values = group(_VALUES)
-        found.append(
-            replace(
-                base,
-                index=index,
-                position_mm=position or (base.position_mm if not each else None),
-                directions=shared(plane or base.directions),
-                spacing_mm=shared(spacing or base.spacing_mm),
-                slope=_number(values, "RescaleSlope", base.slope),
-                intercept=_number(values, "RescaleIntercept", base.intercept),
-                units=str(values.get("RescaleType") or base.units),
-                thickness_mm=_number(measures, "SliceThickness", base.thickness_mm),
-                number=index + 1,
-                marks=shared(_marks(base.marks, group)),
-            )
-        )
+        found.append(_frame(base, index, group, shared, alone=not each))
     return found
+
+
+def _frame(
+    base: Frame, index: int, group: Group, shared: Shared, *, alone: bool
+) -> Frame:
+    """Return one frame; ``alone`` if it has no functional groups of its own."""
+    measures = group("PixelMeasuresSequence")
+    orientation = group("PlaneOrientationSequence")
+    place = group("PlanePositionSequence")
+    values = group(_VALUES)
+    plane = floats(orientation, "ImageOrientationPatient", 6)
+    position = floats(place, "ImagePositionPatient", 3)
+    spacing = floats(measures, "PixelSpacing", 2)
+    frame = replace(
+        base,
+        index=index,
+        position_mm=position or (base.position_mm if alone else None),
+        directions=shared(plane or base.directions),
+        spacing_mm=shared(spacing or base.spacing_mm),
+        slope=_number(values, "RescaleSlope", base.slope),
+        intercept=_number(values, "RescaleIntercept", base.intercept),
+        units=str(values.get("RescaleType") or base.units).strip().upper(),
+        thickness_mm=_number(measures, "SliceThickness", base.thickness_mm),
+        number=index + 1,
+        decimals=shared(decimals(place, "ImagePositionPatient")),
+        placed=bool(place),
+        marks=shared(_marks(base.marks, group)),
+    )
+    if not frame.missing:
+        return frame
+    held = (place, orientation, measures)
+    told = [one for item in held for one in unread(item, frame.missing)]
+    return replace(frame, unread=tuple(told) or base.unread)
 
 
 def _first(dataset: Dataset, name: str) -> Dataset:
@@ -73,7 +90,7 @@ def _number(dataset: Dataset, keyword: str, otherwise: float | None) -> float | 
     return otherwise if value in (None, "") else float(value)
 
 
-def _marks(base: marks.Marks, group: Callable[[str], Dataset]) -> marks.Marks:
+def _marks(base: marks.Marks, group: Group) -> marks.Marks:
     content = group("FrameContentSequence")
     kinds = (marks.text(group(name).get("FrameType")) for name in _FRAME_TYPES)
     diffusion = group("MRDiffusionSequence")

@@ -15,6 +15,12 @@ from engines.convert import marks
 from engines.convert.frames import Frame, Origin
 from engines.results import Note
 
+DUPLICATE_MM = 0.01
+"""Slices closer than this lie at the same place, but for very fine ones."""
+
+DUPLICATE_PIXELS = 0.1
+"""The same in pixels, for images as fine as micro-CT."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -29,6 +35,7 @@ class Stack:
             once ordered; images at one place follow each other.
         notes: what the user should know of how they were grouped.
         orientations: above 1 where the images lie in too many planes for a volume.
+        mixed: why the images make no volume, empty if they may.
     """
 
     origin: Origin
@@ -38,6 +45,7 @@ class Stack:
     volumes: tuple[tuple[Frame, ...], ...]
     notes: tuple[Note, ...] = ()
     orientations: int = 1
+    mixed: str = ""
 
     @property
     def axis(self) -> str:
@@ -131,8 +139,33 @@ def plane_of(frame: Frame) -> str:
 
 def heights_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
     """Return how far each image lies along the slice normal."""
-    normal = normal_of(frames[0])
-    return np.array([normal @ np.array(frame.position_mm) for frame in frames])
+    positions = np.array([frame.position_mm for frame in frames], float)
+    heights: NDArray[np.float64] = positions @ normal_of(frames[0])
+    return heights
+
+
+def rounding_mm(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Return how far headers round each coordinate, (3,), as far as they show it.
+
+    The finest number that an image has counts for all, since zeros at the end of a
+    number need not be written.
+    """
+    written = [frame.decimals for frame in frames if len(frame.decimals) == 3]
+    if len(written) < len(frames):
+        return np.zeros(3)
+    rounded: NDArray[np.float64] = 0.5 * 10.0 ** -np.max(written, axis=0)
+    return rounded
+
+
+def height_rounding_mm(frames: Sequence[Frame]) -> float:
+    """Return how far headers round what ``heights_mm`` returns."""
+    return float(np.abs(normal_of(frames[0])) @ rounding_mm(frames))
+
+
+def duplicate_mm(frames: Sequence[Frame]) -> float:
+    """Return below which distance images of a stack lie at the same place."""
+    pixel_mm = min(frames[0].spacing_mm or (1.0, 1.0))
+    return min(DUPLICATE_MM, DUPLICATE_PIXELS * pixel_mm) if pixel_mm > 0 else 0.0
 
 
 def joined(part: str, name: str) -> str:
@@ -142,7 +175,7 @@ def joined(part: str, name: str) -> str:
 
 def ordered(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """Return images by their place along the slice normal."""
-    places = [round(float(height), 4) for height in heights_mm(frames)]
+    places = [round(float(height), 5) for height in heights_mm(frames)]
     keyed = sorted(
         zip(places, frames, strict=True),
         key=lambda pair: (

@@ -116,14 +116,16 @@ def convert(
     Slices of a series are brought together from all folders and ordered by where
     they lie, never by name or number. A series is converted right or refused with
     its reason: missing slices, uneven steps, gantry tilt, different images at one
-    place, slopes that disagree, damaged files. The options that mend these are
-    recorded in the sidecar. Localizers, reports and screenshots are left out.
+    place, slopes that disagree, images that differ in patient or pixel size, damaged
+    files. The options that mend these are recorded in the sidecar. Images that differ
+    in blanks or spelling alone are joined with a warning. Localizers, reports and
+    screenshots are left out; they and files that are not DICOM are counted and named.
 
     Sidecars (NAME.json) use the keys of BIDS and dcm2niix and hold nothing that
     names a patient unless asked for. OUT/convert.json records the run; run the same
     command again after an interruption, and what is done is skipped.
     """
-    from engines.convert.checks import Repairs
+    from engines.convert.findings import Repairs
 
     repairs = Repairs(
         allow_gaps, regrid, fix_tilt, allow_few_slices, allow_slopes, duplicates

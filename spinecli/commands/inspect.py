@@ -29,6 +29,6 @@ def inspect(
     Reads headers only. The exit status is that of 'spine convert' without its
     options: 3 if some series would be refused, 1 if all would.
     """
-    from engines.convert.checks import Repairs
+    from engines.convert.findings import Repairs
 
     series_table.command("inspect", paths, include, exclude, Repairs(), as_json=as_json)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from engines.convert import checks, naming
+from engines.convert import findings, naming
 from engines.volume import Volume
 from spinecli.app import app
 from spinecli.commands import convert
@@ -314,7 +314,7 @@ def test_localizers_left_out_are_told(tmp_path: Path) -> None:
     told = record(run(tmp_path / "in", tmp_path / "b", "--json"))
 
     assert text.exit_code == 0
-    assert "left out DICOM files: 5 localizer" in text.stderr
+    assert "left out files: 5 localizer" in text.stderr
     assert [note["code"] for note in told["warnings"]] == ["left_out"]
     assert {one["why"] for one in told["left_out"]} == {"localizer"}
     assert len(told["left_out"]) == 5
@@ -385,7 +385,7 @@ def test_choices_are_those_of_the_engine() -> None:
         if get_args(argument)
     )
 
-    assert set(choices) == set(get_args(checks.Duplicates))
+    assert set(choices) == set(get_args(findings.Duplicates))
 
 
 def test_help_names_every_field_of_a_name() -> None:

@@ -53,7 +53,7 @@ def test_table_has_a_row_for_each_series(source: Path) -> None:
         assert word in good
     assert "gantry tilt of 12.0 degrees" in tilted
     assert "scout" not in result.stdout
-    assert "left out DICOM files: 5 localizer" in result.stderr
+    assert "left out files: 5 localizer" in result.stderr
 
 
 def test_record_as_json(source: Path) -> None:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
 from engines.convert.assemble import assemble, read_series, read_stack
-from engines.convert.checks import Repairs
+from engines.convert.findings import Repairs
 from engines.convert.stack import Stack
 from engines.errors import (
     DuplicateSliceError,

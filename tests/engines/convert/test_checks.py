@@ -7,8 +7,9 @@ import pydicom
 import pytest
 from pydicom.uid import JPEGLSLossless
 
-from engines.convert import checks
-from engines.convert.checks import Repairs, findings_of, require
+from engines.convert.checks import findings_of, require
+from engines.convert.findings import NONE, Repairs
+from engines.convert.layout import layout_of
 from engines.convert.stack import Stack, ordered
 from engines.errors import (
     DuplicateSliceError,
@@ -34,7 +35,7 @@ def stack(folder: Path, edit: made.Edit = made.as_is, count: int = 5) -> Stack:
     return made.stack_of(paths[:count])
 
 
-def codes(stack: Stack, repairs: Repairs = checks.NONE) -> list[tuple[str, bool]]:
+def codes(stack: Stack, repairs: Repairs = NONE) -> list[tuple[str, bool]]:
     return [(one.code, one.fatal) for one in findings_of(stack, repairs)]
 
 
@@ -86,7 +87,7 @@ def test_a_whole_series_has_nothing_wrong(tmp_path: Path) -> None:
         (
             made.having(2, ImagePositionPatient=[1, 2]),
             GeometryError,
-            r"IM\d+\.dcm has no ImagePositionPatient$",
+            r"IM\d+\.dcm has no ImagePositionPatient of 3 numbers \('1\.0\\\\2\.0'\)$",
         ),
         (
             made.having(ImageOrientationPatient=[1, 0, 0, 0.5, 0.8, 0]),
@@ -235,7 +236,7 @@ def test_uneven_fine_stack_is_refused(tmp_path: Path) -> None:
     )
     bad = made.stack_of(paths)
 
-    with pytest.raises(UnevenSlicesError, match=r"0\.08 to 0\.16 mm apart"):
+    with pytest.raises(UnevenSlicesError, match=r"0\.08, 0\.12 and 0\.16 mm apart"):
         require(bad, findings_of(bad))
 
 
@@ -370,7 +371,7 @@ def test_rounded_positions_are_even(tmp_path: Path, digits: int) -> None:
 
 def test_layout_says_where_slices_lie(tmp_path: Path) -> None:
     edit = made.all_of(made.moved({4: (0, 0, 2.5)}), made.tilted(10))
-    layout = checks.layout_of(ordered(stack(tmp_path, edit).volumes[0]))
+    layout = layout_of(ordered(stack(tmp_path, edit).volumes[0]))
 
     np.testing.assert_allclose(np.diff(layout.heights_mm), [2.5, 2.5, 2.5, 5])
     assert layout.steps.tolist() == [0, 1, 2, 3, 5]

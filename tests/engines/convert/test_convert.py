@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 
 from engines.convert import convert
-from engines.convert.checks import Repairs
 from engines.convert.convert import ConvertRun, ConvertSettings
+from engines.convert.findings import Repairs
 from engines.errors import OutputError, SettingsError
 from engines.results import CaseResult
 from engines.volume import Planes, Volume

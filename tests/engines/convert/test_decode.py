@@ -107,7 +107,7 @@ def test_plain_pixels_are_read_without_pydicom(
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.name)
 @pytest.mark.parametrize("signed", [False, True])
-def test_bits_above_the_stored_ones_are_cleared(
+def test_bits_of_an_overlay_above_the_stored_ones_are_cleared(
     tmp_path: Path, syntax: UID, *, signed: bool
 ) -> None:
     values = np.array([[0, 1, 2047, 2048, 4095, 77]], np.uint16)
@@ -120,6 +120,7 @@ def test_bits_above_the_stored_ones_are_cleared(
         as_stored(values | overlay)(0, dataset)
         dataset.BitsStored, dataset.HighBit = 12, 11
         dataset.PixelRepresentation = int(signed)
+        dataset.add_new((0x6000, 0x0102), "US", 12)  # where the overlay lies
 
     path, _ = slice_in(tmp_path, twelve_bits)
     made.rewrite(path, syntax)

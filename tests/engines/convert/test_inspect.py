@@ -5,7 +5,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from engines.convert.checks import Repairs
+from engines.convert.findings import Repairs
 from engines.convert.inspect import Row, inspect
 from engines.convert.stack import LeftOut
 from tests import dicom_phantoms as made

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.convert.assemble import Assembled, assemble
-from engines.convert.checks import Repairs
+from engines.convert.findings import Repairs
 from engines.errors import (
     SeriesGapError,
     TiltError,

@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from engines.convert.assemble import assemble, read_series
-from engines.convert.checks import Repairs
+from engines.convert.findings import Repairs
 from engines.convert.series import series_in
 from engines.errors import GeometryError, SeriesGapError, UnreadableError
 from tests import dicom_phantoms as made

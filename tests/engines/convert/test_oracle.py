@@ -23,7 +23,7 @@ from pydicom.uid import (
 from scipy.spatial.transform import Rotation
 
 from engines.convert.assemble import Assembled, assemble
-from engines.convert.checks import Repairs
+from engines.convert.findings import Repairs
 from engines.convert.series import series_in
 from engines.geometry import Grid
 from engines.volume import Volume

@@ -16,8 +16,9 @@ from pydicom.uid import (
 )
 
 from engines.convert.headers import LOCALIZER, NO_IMAGE
-from engines.convert.series import is_dicom, series_in
+from engines.convert.series import series_in
 from engines.convert.stack import LeftOut, Stack, ordered
+from engines.sniff import is_dicom
 from tests import dicom_phantoms as made
 from tests import phantoms
 
@@ -246,7 +247,14 @@ def test_two_orientations_become_volumes_named_by_their_plane(tmp_path: Path) ->
         "coronal": set(coronal),
         "sagittal": set(sagittal),
     }
-    assert [stack.notes for stack in found.stacks] == [(), (), ()]
+    assert [[note.code for note in stack.notes] for stack in found.stacks] == [
+        ["split_series"]
+    ] * 3
+    assert found.stacks[0].notes[0].message == (
+        "the series holds 3 stacks of other orientation, matrix or pixel size "
+        "(5 axial of 7 x 6, 5 coronal of 7 x 6, 5 sagittal of 7 x 6 pixels): each "
+        "becomes a volume"
+    )
 
 
 def test_volumes_of_one_plane_are_counted(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import nibabel as nib
 import pytest
 from pydicom.dataset import Dataset
 
-from engines.convert import checks, sidecar
+from engines.convert import sidecar
 from engines.convert.assemble import assemble
-from engines.convert.checks import Repairs
 from engines.convert.convert import ConvertRun, ConvertSettings
+from engines.convert.findings import NONE, Repairs
 from engines.convert.stack import Stack
 from engines.errors import SpineError
 from tests import dicom_phantoms as made
@@ -53,7 +53,7 @@ SECRETS = (
 def record(
     folder: Path,
     edit: made.Edit = made.as_is,
-    repairs: Repairs = checks.NONE,
+    repairs: Repairs = NONE,
     *,
     keep_identifiers: bool = False,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def record(
 
 def of_stack(
     stack: Stack,
-    repairs: Repairs = checks.NONE,
+    repairs: Repairs = NONE,
     *,
     keep_identifiers: bool = False,
 ) -> dict[str, Any]:
