@@ -26,7 +26,7 @@ from engines.errors import (
 )
 from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
-from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
+from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
 
 DISC_DIRECTORY = "DICOMDIR"
 """File that lists the others on a disc; what it says is not needed to find them."""
@@ -213,7 +213,8 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
     if scan.problem is not None:
         raise scan.problem
     if scan.stack is None:
-        return Volume.read(scan.files[0]), ()
+        volume = Volume.read(scan.files[0])
+        return volume, volume.notes
     return read_stack(scan.stack)
 
 
@@ -340,16 +341,8 @@ def _image(
 
 
 def voxel_file(path: Path) -> tuple[Path, ...]:
-    """Return the file that a ``.mhd`` header names for its voxels."""
-    if suffix_of(path) != ".mhd":
-        return ()
-    try:
-        header = path.read_text(errors="replace")
-    except OSError:
-        return ()
-    named = re.search(r"^\s*ElementDataFile\s*=\s*(.+?)\s*$", header, re.MULTILINE)
-    voxels = path.parent / named[1] if named else path
-    return (voxels,) if voxels != path and voxels.is_file() else ()
+    """Return the file that a header names for its voxels, if it lies beside it."""
+    return data_files(path)
 
 
 def _broken_link(path: Path, place: _Place) -> Iterator[Found]:
