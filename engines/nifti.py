@@ -3,6 +3,8 @@
 import gzip
 import zlib
 from contextlib import closing
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -37,6 +39,8 @@ READ_ERRORS: tuple[type[Exception], ...] = (
 UNITS = {1: "m", 2: "mm", 3: "micron"}
 """Code of ``xyzt_units`` in its lowest three bits -> unit."""
 
+GZIP_MAGIC = b"\x1f\x8b"
+
 PADDING_BYTES = 511
 """So many zeros may follow the voxels, to fill a block."""
 
@@ -52,19 +56,34 @@ def read(path: Path) -> tuple[Raster, nib.Nifti1Header]:
         GeometryError: no usable position, orientation or voxel size.
         Exception: one of ``READ_ERRORS``, damaged in another way.
     """
-    with closing(_open(path)) as file:
-        header = _read_header(path, file)
-        shape = _shape(path, header)
-        affine = _nifti_affine(path, header, shape)
-        voxels = _read_voxels(path, file, header, shape)
-        notes = _rest(path, file)
+    try:
+        with closing(_open(path)) as file:
+            return _read(path, file)
+    except (gzip.BadGzipFile, EOFError):
+        end = _end_of_gzip(path)
+        if end is None:
+            raise
+        with path.open("rb") as packed:
+            whole = BytesIO(packed.read(end))
+    msg = "bytes that are no part of it follow the compressed file"
+    with closing(igzip.open(whole, "rb")) as file:
+        raster, header = _read(path, file)
+    return replace(raster, notes=(Note("trailing_bytes", msg),)), header
+
+
+def _read(path: Path, file: BinaryIO) -> tuple[Raster, nib.Nifti1Header]:
+    header = _read_header(path, file)
+    shape = _shape(path, header)
+    affine = _nifti_affine(path, header, shape)
+    voxels = _read_voxels(path, file, header, shape)
+    _require_end(path, file)
     unit = UNITS.get(int(header["xyzt_units"]) & 7, "")
-    return Raster(voxels, affine, unit, notes), header
+    return Raster(voxels, affine, unit), header
 
 
 def _open(path: Path) -> BinaryIO:
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        packed = file.read(2) == GZIP_MAGIC
     return cast("BinaryIO", igzip.open(path, "rb") if packed else path.open("rb"))
 
 
@@ -132,38 +151,36 @@ def _read_voxels(
     return _scaled(native, slope, inter)
 
 
-def _rest(path: Path, file: BinaryIO) -> tuple[Note, ...]:
+def _require_end(path: Path, file: BinaryIO) -> None:
     """Read on to the end of the file, where gzip's checksum is compared.
 
     Raises:
         UnreadableError: more voxels than the header describes.
     """
-    try:
-        rest = read_up_to(file, PADDING_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError):
-        if not _ends_well(path):
-            raise
-        msg = "bytes that are no part of it follow the compressed file"
-        return (Note("trailing_bytes", msg),)
+    rest = read_up_to(file, PADDING_BYTES + 1)
     if len(rest) > PADDING_BYTES or any(rest):
         msg = (
             f"{path.name}: it holds more voxels than its header describes: "
             "the sizes or the type in the header are wrong"
         )
         raise UnreadableError(msg)
-    return ()
 
 
-def _ends_well(path: Path) -> bool:
-    """Say whether a gzip file is whole, checksum and all, whatever follows it."""
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+def _end_of_gzip(path: Path) -> int | None:
+    """Return where a gzip file ends that is whole, None without anything behind it."""
+    end = 0
     with path.open("rb") as file:
-        while not unpacker.eof:
-            block = unpacker.unconsumed_tail or file.read(1 << 20)
-            if not block:
-                return False
-            unpacker.decompress(block, 1 << 22)
-    return True
+        while file.read(2) == GZIP_MAGIC:
+            file.seek(end)
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            while not unpacker.eof:
+                block = unpacker.unconsumed_tail or file.read(1 << 20)
+                if not block:
+                    return None
+                unpacker.decompress(block, 1 << 22)
+            end = file.tell() - len(unpacker.unused_data)
+            file.seek(end)
+        return end if end and end < path.stat().st_size else None
 
 
 def _scaled(
