@@ -302,7 +302,7 @@ def test_checksum_of_compressed_voxels_is_compared(tmp_path: Path) -> None:
     content[-6] ^= 1
     path.write_bytes(content)
 
-    with pytest.raises(UnreadableError, match="CRC|incorrect data check"):
+    with pytest.raises(UnreadableError, match=r"CRC|incorrect data check"):
         Volume.read(path)
 
 
