@@ -103,7 +103,12 @@ def pick(name: str, planes: str | None) -> dict[str, Chosen]:
 
 
 def for_scan(
-    models: Mapping[str, Chosen], found: Found, scan: Volume, *, force: bool = False
+    models: Mapping[str, Chosen],
+    found: Found,
+    scan: Volume,
+    *,
+    force: bool = False,
+    told: str | None = None,
 ) -> Chosen:
     """Return the model for a scan by what it is.
 
@@ -112,11 +117,14 @@ def for_scan(
         found: the scan's files and name.
         scan: its voxels, in the units they were measured in.
         force: take the first model where none fits.
+        told: what the user says the scan is.
 
     Raises:
         ModalityError: there is none for it, or what it is cannot be told.
     """
-    header = header_modality(found)
+    if told is not None and told in models:
+        return models[told]
+    header = told or header_modality(found)
     if force:
         kind = recognise(scan, found.name, header)
         return models.get(kind, next(iter(models.values())))

@@ -28,7 +28,7 @@ from engines.networks.manifest import Manifest, Model, read_intact
 from engines.preprocess import orient
 from engines.preprocess import prepare as steps
 from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import require_modality
+from engines.preprocess.modality import admit
 from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
 from engines.report import pictures, run_page
@@ -111,6 +111,7 @@ class SegmentSettings:
         include: globs of names to take; empty takes all.
         exclude: globs of names to leave out.
         vertebrae: number single vertebrae where the model tells regions.
+        modality: what the scans are, ``ct`` or ``mr``; None lets each tell.
     """
 
     model: str = shelf.AUTO
@@ -127,6 +128,7 @@ class SegmentSettings:
     require_gpu: bool = False
     memory_gib: float | None = None
     vertebrae: bool = False
+    modality: str | None = None
 
     def __post_init__(self) -> None:
         if self.backend != AUTO:
@@ -553,9 +555,10 @@ class SegmentRun:
             require_scan(scan, found.path.name)
             scan = to_hounsfield(scan)
             chosen = self._chosen(found, scan)
-            job.notes += require_modality(
-                scan, chosen.manifest.modality, force=self.settings.force
-            )
+            modality, how = chosen.manifest.modality, self.settings
+            told = how.modality or ""
+            scan, notes = admit(scan, modality, force=how.force, told=told)
+            job.notes += notes
             self.used[found.name] = chosen
         with job.timed("prepare"):
             return chosen, prepare(scan, chosen.first.manifest.recipe)
@@ -563,7 +566,8 @@ class SegmentRun:
     def _chosen(self, found: Found, scan: Volume) -> Chosen:
         if self.settings.model == shelf.AUTO:
             force = self.settings.force
-            return models.for_scan(self.models, found, scan, force=force)
+            told = self.settings.modality
+            return models.for_scan(self.models, found, scan, force=force, told=told)
         return self._only
 
     @property
