@@ -8,13 +8,17 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from engines.daemons import DaemonPool
 from engines.errors import SpineError
 from engines.results import CaseResult, Note, Problem
+
+WORK_S, WRITE_S = 4.0, 10.0
+"""Seconds that an interrupted batch gives to what is being worked on, and written."""
 
 Read = TypeVar("Read")
 Done = TypeVar("Done")
@@ -133,9 +137,9 @@ class _Line(Generic[Read, Done]):
         self._steps = steps
         self._threads, self._workers = threads, workers
         self._finished = finished
-        self._readers = ThreadPoolExecutor(threads, "read")
-        self._working = ThreadPoolExecutor(workers, "work")
-        self._writers = ThreadPoolExecutor(threads, "write")
+        self._readers = DaemonPool(threads, "read")
+        self._working = DaemonPool(workers, "work")
+        self._writers = DaemonPool(threads, "write")
         self.reads: deque[tuple[Job, Future[Read]]] = deque()
         self._behind: deque[tuple[Job, Future[Future[CaseResult]]]] = deque()
 
@@ -185,10 +189,13 @@ class _Line(Generic[Read, Done]):
             stuck = False
 
     def close(self) -> None:
-        """Drop what was not begun, and wait for what was."""
-        self._readers.shutdown(wait=False, cancel_futures=True)
-        self._working.shutdown(wait=True, cancel_futures=True)
-        self._writers.shutdown(wait=True)
+        """Drop what was not begun, and wait for what was, but not for ever.
+
+        Nothing is lost with a reader; work and writing are given time to end.
+        """
+        self._readers.close(0)
+        self._working.close(WORK_S)
+        self._writers.close(WRITE_S)
 
 
 def _is_over(working: Future[Future[CaseResult]]) -> bool:
@@ -199,7 +206,7 @@ def _worked(
     job: Job,
     read: Future[Read],
     steps: Steps[Read, Done],
-    writers: ThreadPoolExecutor,
+    writers: DaemonPool,
     finished: Callable[[CaseResult], None],
 ) -> Future[CaseResult]:
     try:

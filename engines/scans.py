@@ -29,7 +29,7 @@ from engines.errors import (
 from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
 from engines.sniff import DICOM_SUFFIX
-from engines.volume import SUFFIXES, Volume, stem_of, suffix_of
+from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
 
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
@@ -188,7 +188,8 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
     if scan.problem is not None:
         raise scan.problem
     if scan.stack is None:
-        return Volume.read(scan.files[0]), ()
+        volume = Volume.read(scan.files[0])
+        return volume, volume.notes
     return read_stack(scan.stack)
 
 
@@ -338,16 +339,8 @@ def _image(
 
 
 def voxel_file(path: Path) -> tuple[Path, ...]:
-    """Return the file that a ``.mhd`` header names for its voxels."""
-    if suffix_of(path) != ".mhd":
-        return ()
-    try:
-        header = path.read_text(errors="replace")
-    except OSError:
-        return ()
-    named = re.search(r"^\s*ElementDataFile\s*=\s*(.+?)\s*$", header, re.MULTILINE)
-    voxels = path.parent / named[1] if named else path
-    return (voxels,) if voxels != path and voxels.is_file() else ()
+    """Return the file that a header names for its voxels, if it lies beside it."""
+    return data_files(path)
 
 
 def _broken_link(path: Path, place: Place) -> Iterator[Found]:

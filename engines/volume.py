@@ -1,15 +1,12 @@
 """Volumes, and the only reader and writer of image files.
 
-NIfTI is read and written with nibabel's headers, NRRD and MetaImage are read with
-SimpleITK, whose LPS world is turned to RAS here. Voxels keep the type they are
-stored in unless the header scales them.
+``nifti``, ``nrrd`` and ``metaimage`` know the formats; what they read is checked here.
+Voxels keep the type they are stored in unless the header scales them.
 """
 
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -17,19 +14,18 @@ from typing import IO, Any, cast
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_threaded, isal_zlib
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from isal import igzip, igzip_threaded
 from numpy.typing import DTypeLike, NDArray
 
-from engines import geometry
+from engines import geometry, metaimage, nifti, nrrd, payload, units
 from engines.errors import GeometryError, InputError, UnreadableError, UnsupportedError
 from engines.files import replacing, write_bytes
-from engines.geometry import Affine, Grid
+from engines.geometry import Grid
+from engines.raster import Raster, three_axes
+from engines.results import Note
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
-SUFFIXES = NIFTI_SUFFIXES + ITK_SUFFIXES
+NIFTI_SUFFIXES = nifti.SUFFIXES
+SUFFIXES = NIFTI_SUFFIXES + nrrd.SUFFIXES + metaimage.SUFFIXES
 
 COMMENT_CODE = 6
 """Code of a comment among NIfTI header extensions."""
@@ -43,19 +39,6 @@ RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 COMPRESSORS = max(1, min(4, os.cpu_count() or 1))
 """Threads that compress one file; its bytes do not depend on how many."""
 
-_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_READ_ERRORS: tuple[type[Exception], ...] = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    cast("type[Exception]", isal_zlib.error),
-    HeaderDataError,
-    WrapStructError,
-    KeyError,  # a data type that NIfTI does not have
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Volume:
@@ -66,29 +49,41 @@ class Volume:
         grid: where the voxels are, in RAS mm.
         header: the NIfTI header it came with, None for other formats.
         provenance: what this program wrote into the header when it made the file.
+        notes: what was assumed or converted when it was read.
     """
 
     voxels: NDArray[Any]
     grid: Grid
     header: nib.Nifti1Header | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Volume":
-        """Read the image at ``path``.
+        """Read the image at ``path``; lengths come in mm.
 
         Raises:
             UnreadableError: damaged, or not what its suffix says.
             UnsupportedError: 4-D, colour or complex.
-            GeometryError: no usable position, orientation or voxel size.
+            GeometryError: no usable position, orientation, unit or voxel size.
         """
         kind = suffix_of(path)
-        if kind in NIFTI_SUFFIXES:
-            return _read_nifti(path)
-        if kind in ITK_SUFFIXES:
-            return _read_itk(path)
-        msg = f"{path.name}: unknown suffix; known are {' '.join(SUFFIXES)}"
-        raise UnsupportedError(msg, hint="Convert the scan to NIfTI.")
+        if kind not in SUFFIXES:
+            msg = f"{path.name}: unknown suffix; known are {' '.join(SUFFIXES)}"
+            raise UnsupportedError(msg, hint="Convert the scan to NIfTI.")
+        try:
+            if path.stat().st_size == 0:
+                msg = f"{path.name}: the file is empty (0 bytes)"
+                raise UnreadableError(msg)
+            if kind in NIFTI_SUFFIXES:
+                return _volume(path, *nifti.read(path))
+            reader = nrrd.read if kind in nrrd.SUFFIXES else metaimage.read
+            return _volume(path, reader(path), None)
+        except InputError:
+            raise
+        except nifti.READ_ERRORS as error:
+            msg = f"{path.name}: cannot be read ({_first_line(error)})"
+            raise UnreadableError(msg) from error
 
     def with_voxels(self, voxels: NDArray[Any]) -> "Volume":
         """Return a volume on the same grid with other voxels."""
@@ -132,6 +127,24 @@ def suffix_of(path: Path) -> str:
 def stem_of(path: Path) -> str:
     """Return the file name without its image suffix."""
     return path.name.removesuffix(path.name[len(path.name) - len(suffix_of(path)) :])
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """Return the file beside a header that holds its voxels; none if it has its own.
+
+    They belong to the contents of the image. A name that cannot be used is left to
+    ``Volume.read`` to refuse.
+    """
+    kind = suffix_of(path)
+    if kind not in (*nrrd.SUFFIXES, *metaimage.SUFFIXES):
+        return ()
+    name_of = nrrd.data_name if kind in nrrd.SUFFIXES else metaimage.data_name
+    try:
+        named = name_of(path)
+        found = payload.data_file(path, named) if named else path
+    except (OSError, InputError):
+        return ()
+    return (found,) if found != path else ()
 
 
 def read_mask(path: Path) -> Volume:
@@ -247,140 +260,16 @@ def _header_for(like: Volume, dtype: DTypeLike) -> nib.Nifti1Header:
     return header
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", igzip.open(path, "rb") if packed else path.open("rb"))
-
-
-def _read_nifti(path: Path) -> Volume:
-    try:
-        if path.stat().st_size == 0:
-            msg = f"{path.name}: the file is empty (0 bytes)"
-            raise UnreadableError(msg)
-        with closing(_open(path)) as file:
-            header = _read_header(path, file)
-            shape = _shape(path, header)
-            affine = _nifti_affine(path, header, shape)
-            voxels = _read_voxels(path, file, header, shape)
-    except InputError:
-        raise
-    except _READ_ERRORS as error:
-        msg = f"{path.name}: cannot be read ({_first_line(error)})"
-        raise UnreadableError(msg) from error
-    return Volume(voxels, Grid(shape, affine), header, _provenance(header))
-
-
-def _read_header(path: Path, file: IO[bytes]) -> nib.Nifti1Header:
-    start = file.read(4)
-    sizes = {int.from_bytes(start, order) for order in ("little", "big")}
-    found = sizes & set(_HEADERS)
-    if len(start) < 4 or not found:
-        msg = f"{path.name}: not a NIfTI file, whatever its name says"
-        raise UnreadableError(msg)
-    file.seek(0)
-    return _HEADERS[found.pop()].from_fileobj(file, check=False)
-
-
-def _shape(path: Path, header: nib.Nifti1Header) -> tuple[int, int, int]:
-    dtype = header.get_data_dtype()
-    if dtype.fields is not None:
-        msg = f"{path.name}: a colour image (RGB), not a scan"
-        raise UnsupportedError(msg, hint="Give the scan, not a screenshot of it.")
-    if dtype.kind == "c":
-        msg = f"{path.name}: complex values"
-        raise UnsupportedError(msg, hint="Give the magnitude image.")
-    return _three_axes(path, header.get_data_shape())
-
-
-def _three_axes(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) > 3:
-        msg = f"{path.name}: {len(shape)}-D with {shape[3]} frames; one is needed"
-        raise UnsupportedError(msg, hint="Split the series and give one frame.")
-    if len(shape) < 3 or min(shape) < 1:
-        msg = (
-            f"{path.name}: {' x '.join(map(str, shape)) or 'no'} voxels; 3-D is needed"
-        )
-        raise UnsupportedError(msg, hint="Give the whole scan, not a single slice.")
-    return int(shape[0]), int(shape[1]), int(shape[2])
-
-
-def _nifti_affine(
-    path: Path, header: nib.Nifti1Header, shape: tuple[int, int, int]
-) -> Affine:
-    sizes = np.asarray(header["pixdim"][1:4], float)
-    if not (sizes > 0).all():
-        told = " x ".join(f"{size:g}" for size in sizes)
-        msg = f"{path.name}: the voxel size is {told} mm; each must be above zero"
-        raise GeometryError(msg)
-    qform = header.get_qform(coded=True)[0]
-    sform = header.get_sform(coded=True)[0]
-    affine = sform if sform is not None else qform
-    if affine is None:
-        msg = f"{path.name}: neither qform nor sform says how the patient lies"
-        raise GeometryError(msg)
-    if sform is not None and qform is not None:
-        geometry.check_affine(qform)
-        apart = geometry.disagreement_voxels(shape, sform, qform)
-        if apart > geometry.DISAGREEMENT_VOXELS:
-            msg = f"{path.name}: sform and qform disagree, by {apart:.1f} voxels"
-            raise GeometryError(msg, hint="Find out which is right; clear the other.")
-    return _checked(path, affine)
-
-
-def _checked(path: Path, affine: Affine) -> Affine:
+def _volume(path: Path, raster: Raster, header: nib.Nifti1Header | None) -> Volume:
+    shape = three_axes(path.name, raster.voxels.shape)
+    affine, notes = units.in_mm(path.name, raster.affine, shape, raster.unit)
     try:
         geometry.check_affine(affine)
     except GeometryError as error:
         raise GeometryError(f"{path.name}: {error}", hint=error.hint) from None
-    return affine
-
-
-def _read_voxels(
-    path: Path,
-    file: IO[bytes],
-    header: nib.Nifti1Header,
-    shape: tuple[int, int, int],
-) -> NDArray[Any]:
-    dtype = header.get_data_dtype()
-    needed = int(np.prod(shape)) * dtype.itemsize
-    file.seek(int(header["vox_offset"]) or int(header["sizeof_hdr"]) + 4)
-    content = _read_up_to(file, needed)
-    if len(content) < needed:
-        msg = f"{path.name}: truncated, {len(content)} of {needed} bytes of voxels"
-        raise UnreadableError(msg)
-    stored = np.frombuffer(content, dtype).reshape(shape, order="F")
-    native = stored.astype(dtype.newbyteorder("="), copy=False)
-    slope, inter = header.get_slope_inter()
-    return _scaled(native, slope, inter)
-
-
-def _read_up_to(file: IO[bytes], count: int) -> bytearray:
-    """Read ``count`` bytes, fewer at the end of the file, in blocks.
-
-    Growing with the data, a header that promises terabytes costs nothing.
-    """
-    content = bytearray()
-    while len(content) < count:
-        block = file.read(min(1 << 24, count - len(content)))
-        if not block:
-            break
-        content += block
-    return content
-
-
-def _scaled(
-    voxels: NDArray[Any], slope: float | None, inter: float | None
-) -> NDArray[Any]:
-    if slope in (None, 1) and not inter:
-        return voxels
-    scale, shift = float(slope or 1), float(inter or 0)
-    scaled = voxels.astype(np.float32)
-    scaled *= scale
-    scaled += shift
-    return scaled
+    voxels = raster.voxels.reshape(shape, order="F")
+    told = _provenance(header) if header is not None else {}
+    return Volume(voxels, Grid(shape, affine), header, told, (*raster.notes, *notes))
 
 
 def _provenance(header: nib.Nifti1Header) -> Mapping[str, Any]:
@@ -396,45 +285,6 @@ def _provenance(header: nib.Nifti1Header) -> Mapping[str, Any]:
         if isinstance(record, dict) and isinstance(record.get("spine"), dict):
             return cast("dict[str, Any]", record["spine"])
     return {}
-
-
-def _read_itk(path: Path) -> Volume:
-    import SimpleITK as sitk  # 90 MB that programs which read no such file are spared
-
-    try:
-        if path.stat().st_size == 0:
-            msg = f"{path.name}: the file is empty (0 bytes)"
-            raise UnreadableError(msg)
-        image = _quietly(lambda: sitk.ReadImage(str(path)))
-    except (RuntimeError, OSError) as error:
-        msg = f"{path.name}: cannot be read ({_first_line(error)})"
-        raise UnreadableError(msg) from error
-    if "complex" in image.GetPixelIDTypeAsString():
-        msg = f"{path.name}: complex values"
-        raise UnsupportedError(msg, hint="Give the magnitude image.")
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        msg = f"{path.name}: a colour or vector image, not a scan"
-        raise UnsupportedError(msg, hint="Give the scan, not a screenshot of it.")
-    shape = _three_axes(path, image.GetSize())
-    voxels = sitk.GetArrayFromImage(image).T
-    affine = np.eye(4)
-    direction = np.array(image.GetDirection()).reshape(image.GetDimension(), -1)
-    affine[:3, :3] = direction[:3, :3] * image.GetSpacing()[:3]
-    affine[:3, 3] = image.GetOrigin()[:3]
-    affine = _checked(path, _LPS_TO_RAS @ affine)
-    return Volume(voxels.reshape(shape, order="F"), Grid(shape, affine))
-
-
-def _quietly(read: Callable[[], Any]) -> Any:  # noqa: ANN401
-    """Read with ITK's own warnings, which go to stderr, switched off."""
-    import SimpleITK as sitk
-
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        return read()
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def _first_line(error: BaseException) -> str:

@@ -80,7 +80,7 @@ def spine(
 
 def main() -> None:
     """Run the program; a polite end from outside counts as Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _end_politely()
     ended: list[object] = []
     atexit.register(_leave, ended)  # what is registered after this runs before it
     try:
@@ -88,6 +88,29 @@ def main() -> None:
     except SystemExit as end:
         ended.append(end.code)
         raise
+
+
+def _end_politely() -> None:
+    """Take SIGTERM and SIGHUP for Ctrl-C, the first of them alone.
+
+    Those who end programs often send several; the record is being written by then.
+    """
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+    seen: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        if number != signal.SIGTERM:  # the terminal is gone, and writing to it fails
+            for fd in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        seen.append(number)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # nohup ignores SIGHUP, and means it.
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def _leave(ended: list[object]) -> None:

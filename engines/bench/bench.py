@@ -24,7 +24,7 @@ from engines.metrics.overlap import Overlap, dice, overlaps
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, load_model, read_manifest
 from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import require_modality
+from engines.preprocess.modality import admit
 from engines.preprocess.restore import to_hounsfield
 from engines.report import bench_chart
 from engines.results import CaseResult, Note, Problem
@@ -221,7 +221,7 @@ class BenchRun:
         scan, _ = read_case(found[0])
         require_scan(scan, found[0].path.name)
         scan = to_hounsfield(scan)
-        require_modality(scan, self.models[0].manifest.modality)
+        scan, _ = admit(scan, self.models[0].manifest.modality, may_force=False)
         self._subjects = [
             {
                 "name": found[0].name,

@@ -22,7 +22,7 @@ from engines.geometry import Grid
 from engines.preprocess import cases, export, layouts, masks, split
 from engines.preprocess.cases import Case
 from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import require_modality
+from engines.preprocess.modality import admit
 from engines.preprocess.prepare import Prepared, prepare, prepare_mask
 from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
@@ -62,6 +62,8 @@ class PrepareSettings:
             their masks beside them.
         modality_told: take the modality that the data set tells of a scan, where it
             does, in place of the recipe's.
+        said: what the user says the scans are, ``ct`` or ``mr``; empty where nothing
+            was said.
     """
 
     recipe: Recipe
@@ -75,6 +77,7 @@ class PrepareSettings:
     overwrite: bool = False
     layout: str | None = None
     modality_told: bool = True
+    said: str = ""
 
     def __post_init__(self) -> None:
         masks.check_choice(self.numbering, self.classes)
@@ -295,7 +298,9 @@ class PrepareRun:
             job.notes += notes
             require_scan(scan, case.found.path.name)
             scan = to_hounsfield(scan)
-            job.notes += require_modality(scan, case.recipe.modality, force=True)
+            modality = case.recipe.modality
+            scan, notes = admit(scan, modality, force=True, told=self.settings.said)
+            job.notes += notes
             held = self._read_masks(case, job) if early is None else early
         return _Read(scan, held)
 

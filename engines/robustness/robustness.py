@@ -23,7 +23,7 @@ from engines.metrics.pairs import truths_of
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Model, read_manifest
 from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import require_modality
+from engines.preprocess.modality import admit
 from engines.preprocess.orient import reorient
 from engines.preprocess.restore import to_hounsfield
 from engines.results import CaseResult, Note
@@ -178,7 +178,8 @@ class RobustnessRun:
             job.notes += notes
             require_scan(scan, found.path.name)
             scan = to_hounsfield(scan)
-            job.notes += require_modality(scan, "ct")
+            scan, notes = admit(scan, "ct", may_force=False)
+            job.notes += notes
             truth, scored = self._truth(path, scan)
         with job.timed("unaltered"):
             before = self._labelled(scan)

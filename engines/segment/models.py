@@ -107,6 +107,7 @@ def for_scan(
     *,
     force: bool = False,
     planes: str | None = None,
+    told: str | None = None,
 ) -> Chosen:
     """Return the model for a scan by what it is.
 
@@ -116,12 +117,15 @@ def for_scan(
         scan: its voxels, in the units they were measured in.
         force: take the first model where none fits.
         planes: views that were asked for, which not every default knows.
+        told: what the user says the scan is.
 
     Raises:
         ModalityError: there is none for it, or what it is cannot be told.
         SettingsError: that for its modality does not know the views.
     """
-    header = header_modality(found)
+    if told is not None and told in models:
+        return models[told]
+    header = told or header_modality(found)
     if not force:
         kind = recognise(scan, found.name, header)
         default = shelf.defaults().get(kind) if kind not in models else None

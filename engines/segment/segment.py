@@ -29,7 +29,7 @@ from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
 from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import require_modality
+from engines.preprocess.modality import admit
 from engines.preprocess.restore import to_hounsfield
 from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
@@ -224,9 +224,10 @@ class SegmentRun:
             require_scan(scan, found.path.name)
             scan = to_hounsfield(scan)
             chosen = self._chosen(found, scan)
-            job.notes += require_modality(
-                scan, chosen.manifest.modality, force=self.settings.force
-            )
+            modality, how = chosen.manifest.modality, self.settings
+            told = how.modality or ""
+            scan, notes = admit(scan, modality, force=how.force, told=told)
+            job.notes += notes
             self.used[found.name] = chosen
         with job.timed("prepare"):
             return chosen, prepare(scan, chosen.first.manifest.recipe)
@@ -246,7 +247,12 @@ class SegmentRun:
         if self.settings.model == shelf.AUTO:
             wanted = self.settings
             return models.for_scan(
-                self.models, found, scan, force=wanted.force, planes=wanted.views
+                self.models,
+                found,
+                scan,
+                force=wanted.force,
+                planes=wanted.views,
+                told=wanted.modality,
             )
         return self._only
 
@@ -375,6 +381,7 @@ class SegmentRun:
             "precision": self.settings.precision,
             "mark_uncertain": self.settings.mark_uncertain,
             "vertebrae": self.settings.vertebrae,
+            "modality": self.settings.modality,
             "version": __version__,
         }
 

@@ -30,6 +30,7 @@ class SegmentSettings:
         include: globs of names to take; empty takes all.
         exclude: globs of names to leave out.
         vertebrae: number single vertebrae where the model tells regions.
+        modality: what the scans are, ``ct`` or ``mr``; None lets each tell.
     """
 
     model: str = shelf.AUTO
@@ -46,6 +47,7 @@ class SegmentSettings:
     require_gpu: bool = False
     memory_gib: float | None = None
     vertebrae: bool = False
+    modality: str | None = None
 
     def __post_init__(self) -> None:
         if self.backend != AUTO:

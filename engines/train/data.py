@@ -24,11 +24,12 @@ from engines.preprocess import intensity, resample
 from engines.preprocess import split as subjects
 from engines.preprocess.checks import require_scan
 from engines.preprocess.intensity import Line
-from engines.preprocess.modality import recognise, require_modality, sidecar_modality
+from engines.preprocess.modality import admit, recognise, sidecar_modality
 from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import normalised, target_grid
 from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
+from engines.results import Note
 from engines.train import bodies
 from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
@@ -56,6 +57,8 @@ _WRONG_KIND = (
 _IMAGE = re.compile(r"^(?P<name>.+)_(ct|mr)$")
 _MASK = re.compile(r"^(?P<name>.+?)(_(ct|mr))?_seg-(?P<kind>vert|spine|body|mr)_msk$")
 
+
+Notes = tuple[Note, ...]
 
 MASK_KINDS = ("vert", "body", "spine")
 KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -98,6 +101,7 @@ class Subject:
         line: the normalisation of this scan; None where each slice gets its own.
         tissues: (5, I, J, K), shares of the tissues of ``bodies`` from ``BODY`` on, of
             CT that is shown as MR; None for what is seen as it is.
+        notes: what was mended in the image when it was read.
     """
 
     name: str
@@ -112,6 +116,7 @@ class Subject:
     line: Line | None
     outside: float = AIR_HU
     tissues: Tensor | None = None
+    notes: Notes = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -193,6 +198,12 @@ class Scans:
             self._read[part] = [load(pair, self._settings) for pair in self.dealt[part]]
         return self._read[part]
 
+    def notes(self) -> dict[str, list[str]]:
+        """Return what was mended in the scans that were read, by their names."""
+        read = [subject for subjects in self._read.values() for subject in subjects]
+        noted = {one.name: [note.message for note in one.notes] for one in read}
+        return {name: notes for name, notes in noted.items() if notes}
+
     def names(self, part: str) -> list[str]:
         """Return what the scans of a part are called."""
         return [pair.name for pair in self.dealt[part]]
@@ -257,10 +268,10 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         source = grid
     values = tuple(int(v) for v in np.unique(target) if v)
     held, share = _most(target, values, source, grid)
-    image, line = None, None
+    image, line, notes = None, None, cast("Notes", ())
     if pair.image is not None:
         seen = replace(how, modality="ct") if shown else how
-        image, line = _load_image(pair, pair.image, mask, grid, seen)
+        image, line, notes = _load_image(pair, pair.image, mask, grid, seen)
     mostly = (share > WHOLE / 2) & (held != IGNORED)
     bone = np.argwhere(mostly).astype(np.int32)
     if not len(bone):
@@ -280,6 +291,7 @@ def load(pair: Pair, settings: TrainSettings) -> Subject:
         None if shown else line,
         AIR_HU if shown else outside_of(how),
         tissues,
+        notes,
     )
 
 
@@ -427,7 +439,7 @@ def _beyond_ends(mask: Volume) -> NDArray[np.bool_]:
     return np.isin(mask.voxels[tuple(nearest)], [ids[0], ids[-1]])
 
 
-def _read_image(pair: Pair, image: Path, wanted: str) -> Volume:
+def _read_image(pair: Pair, image: Path, wanted: str) -> tuple[Volume, Notes]:
     """Read an intact scan of the modality that is learnt from.
 
     Images of bone alone have nothing in them that CT could be told by.
@@ -440,24 +452,22 @@ def _read_image(pair: Pair, image: Path, wanted: str) -> Volume:
     require_scan(scan, image.name)
     scan = to_hounsfield(scan)
     if pair.source.kind == "bone":
-        return scan
+        return scan, ()
     found = recognise(scan, stem_of(image), sidecar_modality(image))
-    other = found != "ct" if wanted == "ct" else found == "ct"
-    if other:
-        try:
-            require_modality(scan, wanted)
-        except ModalityError as error:
-            msg = f"{image.name}: {error}"
-            raise ModalityError(msg, hint=_WRONG_KIND) from error
-        msg = f"{image.name}: its name or sidecar does not say {wanted.upper()}"
+    if {found, wanted} == {"ct", "mr"}:
+        msg = f"{image.name}: it is {found.upper()}; {wanted.upper()} is needed"
         raise ModalityError(msg, hint=_WRONG_KIND)
-    return scan
+    try:
+        told = wanted if found == wanted == "mr" else ""
+        return admit(scan, wanted, told=told, may_force=False)
+    except ModalityError as error:
+        raise ModalityError(f"{image.name}: {error}", hint=_WRONG_KIND) from error
 
 
 def _load_image(
     pair: Pair, image: Path, mask: Volume, grid: geometry.Grid, how: Recipe
-) -> tuple[Tensor, Line]:
-    scan = _read_image(pair, image, how.modality)
+) -> tuple[Tensor, Line, Notes]:
+    scan, notes = _read_image(pair, image, how.modality)
     if not scan.grid.matches(mask.grid):
         msg = f"{pair.mask.name} does not lie on the grid of {image.name}"
         raise MaskError(msg, hint="Resample the mask to its scan first.")
@@ -471,4 +481,4 @@ def _load_image(
         values = values * np.float32(MR_BRIGHT / max(bright, 1e-6))
     line = normalised(values, how)[1]
     above = np.maximum(values - np.float32(outside_of(how)), 0).astype(np.float32)
-    return torch.from_numpy(above), line
+    return torch.from_numpy(above), line, notes

@@ -37,6 +37,7 @@ from engines.train.pace import Pace
 from engines.train.settings import UNLABELLED, TrainSettings
 
 CHECKPOINT = "checkpoint.pt"
+NOTES = "notes.json"
 CURVE = "curve.csv"
 PICTURE = "curve.png"
 CURVE_COLUMNS = ("step", "loss", "learning_rate", "val_dice", "seconds", "waiting")
@@ -110,8 +111,8 @@ def train(
     """Train as ``settings`` say, in the folder ``run``, and yield how it goes.
 
     ``run`` gets settings.json, split.json, curve.csv, curve.png, checkpoint.pt and
-    NAME.safetensors. A checkpoint found there is gone on from when its settings
-    are the same.
+    NAME.safetensors, and notes.json where something of a scan was mended. A checkpoint
+    found there is gone on from when its settings are the same.
 
     Args:
         settings: of the training.
@@ -147,6 +148,8 @@ def train(
         if group.leads:
             write_json(run / "settings.json", chosen.as_json())
             write_json(run / "split.json", data.split_record(scans.dealt, chosen.seed))
+            if scans.notes():
+                write_json(run / NOTES, scans.notes())
         provenance = _provenance(chosen, scans, command)
         with _determined(chosen):
             yield from trainer.run(provenance)
@@ -589,6 +592,7 @@ def _provenance(settings: TrainSettings, scans: Scans, command: str) -> dict[str
             settings, sources=(), parent=Path(settings.parent).name
         ).as_json(),
         "sources": sources,
+        "notes": scans.notes(),
         "train": scans.names("train"),
         "val": scans.names("val"),
     }

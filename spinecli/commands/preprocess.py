@@ -228,6 +228,7 @@ def preprocess(
             overwrite,
             layout,
             modality_told=recipe is None and modality is None,
+            said=modality or "",
         )
         with progress.batch() as bar:
             work = PrepareRun(

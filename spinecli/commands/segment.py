@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -62,6 +62,15 @@ Memory = Annotated[
 ]
 
 
+Modality = Annotated[
+    Literal["ct", "mr"] | None,
+    typer.Option(
+        "--modality",
+        help="What the scans are, where neither their headers nor their values say: "
+        "values alone never prove MR.",
+        show_default=False,
+    ),
+]
 MarkUncertain = Annotated[
     bool,
     typer.Option(
@@ -76,6 +85,7 @@ def segment(
     output: options.Output,
     model: options.Model = "auto",
     *,
+    modality: Modality = None,
     views: Views = None,
     device: options.Device = "auto",
     backend: Backend = "auto",
@@ -100,6 +110,10 @@ def segment(
     The models that come with the program label CT as 1 cervical, 2 thoracic, 3 lumbar
     and 4 sacral spine, and vertebral bodies in lumbar MR as 1.
 
+    CT is taken in Hounsfield units. A known offset is taken off, and padding becomes
+    air, with a warning. MR is known by its DICOM header, its name (NAME_mr, NAME_T2w)
+    or --modality mr; what may be either is refused.
+
     A scan that cannot be used is named with its reason and the others go on. Run
     the same command again after an interruption: what is done with the same
     input, model and settings is skipped. Label maps among the inputs (names with
@@ -123,6 +137,7 @@ def segment(
             backend,
             require_gpu,
             None if memory is None else options.gibibytes(memory),
+            modality=modality,
         )
         with progress.batch() as bar:
             command = shlex.join(["spine", *sys.argv[1:]])

@@ -1,5 +1,6 @@
 """``spine train``."""
 
+import json
 import os
 import shlex
 import sys
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engines.results import Note
 from spinecli import options, progress, render
 
 if TYPE_CHECKING:
@@ -517,9 +519,25 @@ def train(
             cross_validation.record(output / f"{chosen.name}.safetensors", told)
         if labelled:
             run.facts["labelled"] = labelled
+        if leads:
+            run.warnings += _notes(output)
         if leads and not as_json:
             render.say(f"model: {output / chosen.name}.safetensors")
             render.say(f"learning curve: {output / 'curve.png'}")
+
+
+def _notes(run: Path) -> list[Note]:
+    """Return what was mended in the scans of a training when they were read."""
+    from engines.train.loop import NOTES
+
+    found: dict[str, list[str]] = {}
+    for path in sorted(run.rglob(NOTES)):
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Note("scan", f"{name}: {message}")
+        for name, messages in found.items()
+        for message in messages
+    ]
 
 
 def _tell(bar: progress.Steps, event: "Event | Labelled | Fold") -> None:

@@ -1,7 +1,14 @@
 """Cases overlap, stay in order, and fail one by one."""
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +16,8 @@ from engines import batch
 from engines.batch import Job, Steps
 from engines.errors import InputError
 from engines.results import CaseResult
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def jobs(count: int) -> list[Job]:
@@ -171,3 +180,92 @@ def test_a_bad_case_stops_no_worker() -> None:
     steps: Steps[str, str] = Steps(STEPS.read, work, write)
     results = list(batch.run(jobs(4), steps, threads=1, workers=3))
     assert [r.status for r in results] == ["done", "failed", "done", "done"]
+
+
+def _stuck(job: Job) -> str:
+    if job.name == "case1":
+        time.sleep(600)
+    return job.name
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reader_that_never_returns_keeps_no_interruption_waiting(workers: int) -> None:
+    steps: Steps[str, str] = Steps(_stuck, STEPS.work, write)
+    saved: list[CaseResult] = []
+    running = batch.run(
+        jobs(3), steps, threads=1, workers=workers, finished=saved.append
+    )
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT])
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(running)
+
+    assert time.monotonic() - started < batch.WORK_S + 2
+    assert [one.name for one in saved] == ["case0"]
+
+
+PROGRAM = """
+import sys, time
+module, mark = sys.argv.pop(), sys.argv.pop()
+from pathlib import Path
+from engines import scans
+from spinecli import app
+
+read = scans.read_case
+
+def blocking(found):
+    if found.name == "b":
+        Path(mark).touch()
+        time.sleep(600)
+    return read(found)
+
+from importlib import import_module
+
+import_module(module).read_case = blocking
+app.main()
+"""
+
+
+SEGMENT = ("segment", "engines.segment.segment", "a/a_seg-spine_msk.nii.gz")
+PREPARE = ("preprocess", "engines.preprocess.tree", "a_ct.nii.gz")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize(
+    ("ended", "command", "record"),
+    [("SIGTERM", SEGMENT, "spine-run.json"), ("SIGHUP", PREPARE, "preprocess.json")],
+)
+def test_polite_end_leaves_a_record(
+    tmp_path: Path, ended: str, command: tuple[str, str, str], record: str
+) -> None:
+    """A reader blocks for ever; the program ends in seconds, and nothing is lost."""
+    verb, module, first = command
+    scans, mark, out = (tmp_path / name for name in ("in", "blocked", "out"))
+    scans.mkdir()
+    for name in "abc":
+        shutil.copy(DATA / "tptbox_ct.nii.gz", scans / f"{name}.nii.gz")
+    given = [verb, scans, "-o", out, "--precision", "float32"]
+    line = (given if verb == "segment" else [verb, scans, out]) + ["-j", "1"]
+    words = [*map(str, line), str(mark), module]
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, *words])
+    try:
+        until = time.monotonic() + 120
+        while not (mark.exists() and (out / first).exists()):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        time.sleep(1)
+        started = time.monotonic()
+        for _ in range(2):  # those who end programs send several
+            program.send_signal(getattr(signal, ended))
+        assert program.wait(20) == 130
+        assert time.monotonic() - started < 10
+    finally:
+        program.kill()
+        program.wait()
+    saved = json.loads((out / record).read_text())
+    assert [case["name"] for case in saved["cases"]] == ["a"]
+    assert (out / "index.html").exists() == (verb == "segment")
+    assert not [*out.rglob(".spine-part-*")]

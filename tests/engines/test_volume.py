@@ -175,7 +175,7 @@ def test_truncated_mha_is_unreadable(tmp_path: Path) -> None:
     path = phantoms.write_itk(tmp_path / "a.mha", phantoms.volume())
     path.write_bytes(path.read_bytes()[:-200])
 
-    with pytest.raises(UnreadableError, match=r"a\.mha: cannot be read"):
+    with pytest.raises(UnreadableError, match=r"a\.mha: truncated, 220 of 420 bytes"):
         Volume.read(path)
 
 
@@ -279,3 +279,42 @@ def test_same_label_map_gives_the_same_bytes() -> None:
 
     assert first == again
     assert first[4:8] == b"\0\0\0\0"  # the time in the gzip header
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize(
+    "dim",
+    [[3, 7, 6, 4, 1, 1, 1, 1], [3, 6, 6, 5, 1, 1, 1, 1], [3, 7, 5, 5, 1, 1, 1, 1]],
+)
+def test_header_of_fewer_voxels_than_there_are_is_refused(
+    tmp_path: Path, name: str, dim: list[int]
+) -> None:
+    """Off by one along the first axis, every row after the first would be shifted."""
+    path = phantoms.write_nifti(tmp_path / name, phantoms.volume(), _set("dim", dim))
+
+    with pytest.raises(UnreadableError, match="more voxels than its header describes"):
+        Volume.read(path)
+
+
+def test_checksum_of_compressed_voxels_is_compared(tmp_path: Path) -> None:
+    path = phantoms.write_nifti(tmp_path / "a.nii.gz", phantoms.volume())
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(UnreadableError, match=r"CRC|incorrect data check"):
+        Volume.read(path)
+
+
+@pytest.mark.parametrize(
+    ("behind", "codes"), [(b"junk", ["trailing_bytes"]), (b"\0" * 100, [])]
+)
+def test_bytes_behind_a_compressed_file(
+    tmp_path: Path, behind: bytes, codes: list[str]
+) -> None:
+    path = phantoms.write_nifti(tmp_path / "a.nii.gz", phantoms.volume())
+    path.write_bytes(path.read_bytes() + behind)
+    read = Volume.read(path)
+
+    np.testing.assert_array_equal(read.voxels, phantoms.volume().voxels)
+    assert [note.code for note in read.notes] == codes

@@ -11,7 +11,7 @@ from scipy import ndimage
 from engines.errors import MaskError, UnreadableError, UnsupportedError
 from engines.geometry import Grid
 from engines.preprocess import recipe
-from engines.preprocess.modality import guess_modality, require_modality
+from engines.preprocess.modality import admit, guess_modality
 from engines.preprocess.orient import reorient
 from engines.preprocess.prepare import prepare, prepare_mask, target_grid
 from engines.preprocess.recipe import NORMALISATION_NAMES, RECIPES, Recipe
@@ -129,7 +129,7 @@ def test_prepared_ct_is_known_as_ct() -> None:
     made = prepare(scan(), RECIPES["chasppra-2023"]).volume
 
     assert made.provenance["modality"] == "ct"
-    assert require_modality(to_hounsfield(made), "ct") == ()
+    assert admit(to_hounsfield(made), "ct")[1] == ()
 
 
 def test_prepared_mr_does_not_pass_for_ct() -> None:
@@ -144,7 +144,7 @@ def test_prepared_mr_does_not_pass_for_ct() -> None:
 def test_cut_off_values_are_noted() -> None:
     made = to_hounsfield(prepare(scan(), RECIPES["deeplab-unet-2025"]).volume)
 
-    (note,) = require_modality(made, "ct")
+    _, (note,) = admit(made, "ct")
     assert note.code == "cut_off"
     assert "below 0 HU" in note.message
 

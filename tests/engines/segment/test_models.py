@@ -76,13 +76,13 @@ def mr(top: float = 900) -> NDArray[Any]:
 def test_a_mixed_folder_gets_both(tmp_path: Path, both: Path) -> None:
     scans = tmp_path / "scans"
     write(scans / "one.nii.gz", ct())
-    write(scans / "two.nii.gz", mr())
+    write(scans / "two_T2w.nii.gz", mr())
 
     run = SegmentRun([scans], tmp_path / "out", SegmentSettings(precision="float32"))
     results = {result.name: result for result in run.results()}
 
     told = {name: one.details["model"]["name"] for name, one in results.items()}
-    assert told == {"one": shelf.DEFAULTS["ct"], "two": shelf.DEFAULTS["mr"]}
+    assert told == {"one": shelf.DEFAULTS["ct"], "two_T2w": shelf.DEFAULTS["mr"]}
     counted = {one["modality"]: one["scans"] for one in run.facts()["models"]}
     assert counted == {"ct": 1, "mr": 1}
     record = json.loads((tmp_path / "out" / "spine-run.json").read_text())
@@ -97,7 +97,7 @@ def test_without_a_model_for_mr_it_is_refused(
     tmp_path: Path, both: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shelf, "DEFAULTS", {**shelf.DEFAULTS, "mr": "nobody-has-it"})
-    scan = write(tmp_path / "two.nii.gz", mr())
+    scan = write(tmp_path / "two_mr.nii.gz", mr())
 
     run = SegmentRun([scan], tmp_path / "out", SegmentSettings())
     (result,) = run.results()
@@ -118,7 +118,8 @@ def test_defaults_that_do_not_know_the_views_are_left_out(both: Path) -> None:
     ("name", "header", "values", "found"),
     [
         ("a/scan", "", ct(), "ct"),
-        ("a/scan", "", mr(), "mr"),
+        ("a/scan", "", mr(), "unknown"),
+        ("a/scan_mr", "", mr(), "mr"),
         ("a/scan", "", mr(200), "unknown"),
         ("a/lumbar01_mr", "", mr(200), "mr"),
         ("sub-1_T2w", "", mr(200), "mr"),
@@ -128,6 +129,9 @@ def test_defaults_that_do_not_know_the_views_are_left_out(both: Path) -> None:
         ("scan", "CT", mr(), "ct"),
         ("scan", "PT", mr(), "unknown"),
         ("scan_ct", "", mr(), "unknown"),
+        ("scan", "", phantoms.ct_values() + 8192, "ct"),
+        ("scan_mr", "", phantoms.ct_values() + 8192, "mr"),
+        ("scan", "", ct().clip(0), "unknown"),
     ],
 )
 def test_headers_then_values_then_names(
@@ -145,8 +149,20 @@ def test_force_takes_the_first_where_none_fits(tmp_path: Path, both: Path) -> No
 
     chosen = models.for_scan(held, found, phantoms.volume(mr(200)), force=True)
     assert chosen.manifest.modality == "ct"
-    chosen = models.for_scan(held, found, phantoms.volume(mr()), force=True)
+    chosen = models.for_scan(held, found, phantoms.volume(mr()), told="mr")
     assert chosen.manifest.modality == "mr"
+
+
+def test_modality_that_the_user_says_decides(tmp_path: Path, both: Path) -> None:
+    scan = write(tmp_path / "scan.nii.gz", mr())
+    for said, expected in ((None, "failed"), ("mr", "done"), ("ct", "failed")):
+        asked = SegmentSettings(precision="float32", modality=said)
+        (case,) = SegmentRun([scan], tmp_path / f"out{said}", asked).results()
+        assert case.status == expected
+        if case.error is not None:
+            assert case.error.code == "modality"
+        else:
+            assert case.details["model"]["name"] == shelf.DEFAULTS["mr"]
 
 
 def test_what_cannot_be_told_is_refused_with_its_values() -> None:
