@@ -35,6 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
+        _store(part)
         part.replace(path)
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror or error}"
@@ -42,6 +43,13 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _store(path: Path) -> None:
+    """Have the disk store a file, so that its name never comes before its content."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def lock(path: Path, *, wait: bool = True) -> BinaryIO:
@@ -86,10 +94,8 @@ def held(path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path``, whole or not at all."""
-    with replacing(path) as part, part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:

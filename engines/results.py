@@ -1,5 +1,6 @@
 """What happened to each case, as frozen records that become JSON unchanged."""
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,11 +24,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a case or a whole command failed, and what to try next."""
+    """Why a case or a whole command failed, and what to try next.
+
+    Attributes:
+        traceback: of a fault of the program, for its log; empty for all else.
+    """
 
     code: str
     message: str
     hint: str = ""
+    traceback: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> "Problem":
@@ -38,6 +44,7 @@ class Problem:
             "bug",
             f"{type(error).__name__}: {error}",
             "This is a fault of the program: please report it with this message.",
+            "".join(traceback.format_exception(error)),
         )
 
     def as_json(self) -> dict[str, str]:

@@ -117,6 +117,8 @@ class RunLog:
     def add(self, result: CaseResult) -> None:
         """Record a case and save; a full disk is told by ``finish``, not here."""
         record = self._relative(result.as_json())
+        if result.error is not None and result.error.traceback:
+            record["error"]["traceback"] = result.error.traceback
         if result.status == "done":
             folder = self.path.parent
             outputs = record["outputs"].items()

@@ -9,12 +9,15 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from engines import __version__
+from engines.results import Problem
+from spinecli import render
 from spinecli.commands import (
     bench,
     convert,
@@ -30,7 +33,7 @@ from spinecli.commands import (
     train,
 )
 from spinecli.group import SpineGroup
-from spinecli.status import EPILOG
+from spinecli.status import EPILOG, ExitStatus
 
 app = typer.Typer(
     name="spine",
@@ -74,8 +77,17 @@ def spine(
             is_eager=True,
         ),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            help="Show the traceback of every fault of the program, also where it "
+            "only cost one case; given before the command.",
+        ),
+    ] = False,
 ) -> None:
     """Spine segmentation of scans in batches, offline."""
+    render.show_tracebacks(debug)
 
 
 def main() -> None:
@@ -86,8 +98,43 @@ def main() -> None:
     try:
         app(prog_name="spine")
     except SystemExit as end:
-        ended.append(end.code)
-        raise
+        closed = isinstance(end.__context__, BrokenPipeError)
+        code = int(ExitStatus.CLOSED_PIPE) if closed else _flushed(end.code)
+        ended.append(code)
+        raise SystemExit(code) from None
+    except BrokenPipeError:
+        _forget_stdout()
+        ended.append(int(ExitStatus.CLOSED_PIPE))
+        raise SystemExit(ExitStatus.CLOSED_PIPE) from None
+    except Exception as error:  # noqa: BLE001  below its traceback stands what it means
+        if render.is_output(error):
+            _forget_stdout()
+            render.error(render.output_problem(error))
+        else:
+            traceback.print_exc()
+            render.error(Problem.of(error))
+        ended.append(int(ExitStatus.FATAL))
+        raise SystemExit(ExitStatus.FATAL) from None
+
+
+def _flushed(code: object) -> object:
+    """Return the exit status, another where stdout takes no more of what was said."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return code or int(ExitStatus.CLOSED_PIPE)
+    except OSError as error:
+        _forget_stdout()
+        render.error(render.output_problem(error))
+        return code or int(ExitStatus.FATAL)
+    return code
+
+
+def _forget_stdout() -> None:
+    """Let nothing more be written there, at the end of Python either."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_politely() -> None:

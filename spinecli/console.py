@@ -3,12 +3,21 @@
 Names of files are printed as they are: brackets in them are never markup.
 """
 
+import errno
 import os
 
 from rich.console import Console
 
 PLAIN_WIDTH = 120
 """Columns of text that goes to a pipe, a file or a CI log."""
+
+
+class _Console(Console):
+    """Leaves a closed pipe to the program, which ends as the shell expects."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what was raised."""
+        raise BrokenPipeError(errno.EPIPE, "closed by what reads it")
 
 
 def out() -> Console:
@@ -23,7 +32,7 @@ def err() -> Console:
 
 def _console(*, stderr: bool) -> Console:
     in_ci = bool(os.environ.get("CI"))
-    console = Console(
+    console = _Console(
         stderr=stderr,
         markup=False,
         emoji=False,

@@ -5,6 +5,7 @@ got to ``run`` and leaves the rest to this module: text, JSON and exit status ar
 the same whether the work ended well, badly or with Ctrl-C.
 """
 
+import errno
 import json
 import math
 import sys
@@ -117,16 +118,22 @@ def command(
     except KeyboardInterrupt as error:
         run.failed = INTERRUPTED
         exit_status = status.of_error(error)
+    except MemoryError as error:
+        run.failed, exit_status = _memory(error), ExitStatus.FATAL
     except SpineError as error:
         run.failed = hints.for_command(Problem.of(error), name)
         exit_status = status.of_error(error)
     except (typer.TyperException, typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:
-        run.failed = Problem.of(error)
-        _show(run, status.of_error(error))
-        raise
-    _show(run, exit_status)
+        if is_output(error) or _is_memory(error):
+            run.failed = output_problem(error) if is_output(error) else _memory(error)
+            exit_status = ExitStatus.FATAL
+        else:
+            run.failed = Problem.of(error)
+            _show(run, status.of_error(error))
+            raise
+    exit_status = _shown(run, exit_status)
     if exit_status is not ExitStatus.DONE:
         raise typer.Exit(exit_status)
 
@@ -255,10 +262,85 @@ def _show(run: Run, exit_status: ExitStatus) -> None:
         run.table(run.cases)
     for note in run.warnings:
         warning(note.message)
+    if _shows.tracebacks:
+        _traces(run)
     if run.failed is not None:
         error(run.failed)
     if run.as_json:
         print_json(run.record(exit_status))
+
+
+def _shown(run: Run, exit_status: ExitStatus) -> ExitStatus:
+    """Show a run; return its exit status, another where stdout takes no more of it."""
+    try:
+        _show(run, exit_status)
+    except BrokenPipeError:
+        return exit_status or ExitStatus.CLOSED_PIPE
+    except OSError as failure:
+        if not is_output(failure):
+            raise
+        error(output_problem(failure))
+        return exit_status or ExitStatus.FATAL
+    return exit_status
+
+
+NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
+"""What the system says where stdout cannot be written to."""
+
+NO_MEMORY = (
+    "cannot allocate memory",
+    "failed to map segment",
+    "not enough memory",
+    "can't start new thread",
+)
+
+
+def is_output(failure: Exception) -> bool:
+    """Say whether stdout could not be written to; files are other errors' business."""
+    return (
+        isinstance(failure, OSError)
+        and failure.filename is None
+        and failure.errno in NO_OUTPUT
+    )
+
+
+def _is_memory(failure: Exception) -> bool:
+    lines = str(failure).lower()
+    return isinstance(failure, OSError | ImportError | RuntimeError) and any(
+        words in lines for words in NO_MEMORY
+    )
+
+
+def output_problem(failure: Exception) -> Problem:
+    """Return why stdout takes no more."""
+    told = getattr(failure, "strerror", None) or failure
+    hint = "Free space where it goes, or send it elsewhere."
+    return Problem("stdout", f"cannot write the results to stdout: {told}", hint)
+
+
+def _memory(failure: BaseException) -> Problem:
+    said = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
+    hint = "Raise the limit (ulimit -v), or close other programs."
+    return Problem("memory", f"not enough memory ({said})", hint)
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Let every fault of the program show its traceback on stderr, or not."""
+    _shows.tracebacks = wanted
+
+
+class _Shows:
+    tracebacks = False
+
+
+_shows = _Shows()
+
+
+def _traces(run: Run) -> None:
+    problems = [case.error for case in run.cases or () if case.error is not None]
+    for problem in (*problems, run.failed):
+        if problem is not None and problem.traceback:
+            say(problem.traceback.rstrip())
 
 
 def _labelled(label: str, style: str, message: str) -> None:

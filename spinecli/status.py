@@ -18,6 +18,7 @@ class ExitStatus(IntEnum):
     USAGE = 2
     PARTIAL = 3
     INTERRUPTED = 130
+    CLOSED_PIPE = 141
 
 
 MEANINGS = {
