@@ -99,13 +99,30 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Put UTF-8 ``content`` at ``path``, whole or not at all."""
-    write_bytes(path, content.encode())
+    """Put UTF-8 ``content`` at ``path``, whole or not at all; see ``printable``."""
+    write_bytes(path, printable(content).encode())
 
 
 def write_json(path: Path, record: Any) -> None:  # noqa: ANN401
-    """Put ``record`` at ``path`` as indented JSON with a final newline."""
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    """Put ``record`` at ``path`` as indented JSON with a final newline.
+
+    Bytes of a file's name that are no UTF-8 are escaped as JSON has it, and are read
+    back as they were.
+    """
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Return a text that can be encoded: undecoded bytes of names become their code."""
+    return text if text.isascii() else text.translate(_UNDECODED)
+
+
+_UNDECODED = {
+    **dict.fromkeys((*range(0xD800, 0xDC80), *range(0xDD00, 0xE000)), "\ufffd"),
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)},
+}
+"""Surrogates, as which Python holds bytes that are no UTF-8 -> what stands for them."""
 
 
 def require_writable(folder: Path) -> None:

@@ -93,6 +93,9 @@ def spine(
 def main() -> None:
     """Run the program; a polite end from outside counts as Ctrl-C."""
     _end_politely()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal may know fewer letters
+            stream.reconfigure(errors="backslashreplace")
     ended: list[object] = []
     atexit.register(_leave, ended)  # what is registered after this runs before it
     try:

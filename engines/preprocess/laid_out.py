@@ -125,7 +125,8 @@ def named_after(name: str, subject: str) -> str:
     if subject_of(name) in (bare, f"sub-{bare}"):
         return name
     letters = re.sub(r"[^A-Za-z0-9]", "", bare)
-    return f"sub-{letters or hashlib.sha256(bare.encode()).hexdigest()[:8]}_{name}"
+    content = bare.encode(errors="surrogateescape")
+    return f"sub-{letters or hashlib.sha256(content).hexdigest()[:8]}_{name}"
 
 
 def _problem(

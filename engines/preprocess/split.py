@@ -81,4 +81,4 @@ def _counts(total: int, shares: tuple[float, float, float]) -> list[int]:
 
 
 def _draw(seed: int, subject: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{subject}".encode(errors="surrogateescape")).digest()
