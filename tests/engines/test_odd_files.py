@@ -73,7 +73,8 @@ def test_every_slice_may_be_packed(series: Path) -> None:
     (folder,) = find_scans([series])
     (files,) = find_scans(sorted(series.iterdir()))
 
-    packed_up = shutil.make_archive(str(series.parent / "exam"), "zip", series.parent)
+    exam = str(series.parent / "exam")
+    packed_up = shutil.make_archive(exam, "zip", series.parent, "ser")
     (archive,) = find_scans([Path(packed_up)])
 
     for found in (folder, files, archive):
