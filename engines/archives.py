@@ -201,7 +201,9 @@ def _untar(archive: Path, root: Path) -> None:
         for member in packed:
             if member.isfile():
                 _require_room(archive, root, member.size)
-                named = member.replace(name=_free(member.name, taken), deep=False)
+                named = member.replace(
+                    name=_free(member.name.lstrip("/"), taken), deep=False
+                )
                 packed.extract(named, root, filter="data")
 
 

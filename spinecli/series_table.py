@@ -1,6 +1,6 @@
 """The table of DICOM series that ``convert --list`` and ``inspect`` show."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from engines.convert.findings import Repairs
     from engines.convert.inspect import Row
     from engines.convert.stack import LeftOut
+
+MAX_NAMES = 3
+"""Names of files that a note shows; all of them are in the JSON record."""
 
 HEADINGS = (
     "name",
@@ -49,10 +52,20 @@ def command(
 
 
 def left_out_notes(left_out: "Sequence[LeftOut]") -> list[Note]:
-    """Return one note that counts the files that hold no scan, by kind."""
-    counted = Counter(one.why for one in left_out)
-    told = ", ".join(f"{count} {why}" for why, count in counted.most_common())
+    """Return one note that counts the files that hold no scan, by kind, with names."""
+    by_why: defaultdict[str, list[str]] = defaultdict(list)
+    for one in left_out:
+        by_why[one.why].append(one.path.name)
+    told = ", ".join(
+        f"{len(names)} {why} ({_first(names)})"
+        for why, names in sorted(by_why.items(), key=lambda item: -len(item[1]))
+    )
     return [Note("left_out", f"left out files: {told}")] if told else []
+
+
+def _first(names: Sequence[str]) -> str:
+    more = " ..." if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _result(row: "Row") -> CaseResult:

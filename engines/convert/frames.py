@@ -156,7 +156,7 @@ class Frame:
 
 def digest(uid: object) -> str:
     """Return a short hash that stands for a UID or a name, empty for none."""
-    text = str(uid or "")
+    text = str(uid or "").strip(" \0")
     return hashlib.sha256(text.encode()).hexdigest()[-DIGEST_LENGTH:] if text else ""
 
 

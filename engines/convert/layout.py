@@ -103,10 +103,13 @@ def shifted(layout: Layout) -> tuple[float, int]:
 
 def _lean(layout: Layout) -> NDArray[np.float64]:
     """Return how far slices move sideways for each mm along the normal, (3,)."""
-    rises = np.diff(layout.heights_mm)[:, None]
-    moves = np.diff(layout.sideways_mm, axis=0)
-    usual: NDArray[np.float64] = np.median(moves / rises, axis=0)
-    line = layout.sideways_mm[-1] / np.sum(rises)
+    heights, sideways = layout.heights_mm, layout.sideways_mm
+    span = max(1, len(heights) // 4)  # long, so that rounding counts for little
+    rises = (heights[span:] - heights[:-span])[:, None]
+    usual: NDArray[np.float64] = np.median(
+        (sideways[span:] - sideways[:-span]) / rises, axis=0
+    )
+    line = sideways[-1] / np.ptp(heights)
     off_mm = _aside_mm(layout, line)
     return line if off_mm.max() <= _aside_tolerance_mm(layout) else usual
 

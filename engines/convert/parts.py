@@ -28,6 +28,9 @@ UNLIKE = ("kind", "stack", "echo", "b_value", "temporal")
 TIMES = ("acquisition", "trigger", "acquired", "content")
 """Marks in which they may: slices that are acquired in turns."""
 
+RUNS = "run"
+"""Stands for the order of instance numbers, where no mark tells images apart."""
+
 MAX_VALUES = 4
 """Of more values, messages name the mark alone."""
 
@@ -60,15 +63,15 @@ def _alternating(origin: Origin, part: str, frames: Group) -> Iterator[Stack]:
     one volume, acquired in turns.
     """
     notes: list[Note] = []
-    for mark in marks.Marks._fields:
-        groups = _by_value(frames, mark)
+    for mark in (*marks.Marks._fields, RUNS):
+        groups = _by_run(frames) if mark == RUNS else _by_value(frames, mark)
         if len(groups) < 2:
             continue
         told = _values(mark, groups)
         between: bool | None = _between(list(groups.values()))
-        if between and mark in TIMES:
+        if between and mark in (*TIMES, RUNS):
             between = _thick(list(groups.values()), frames)
-        if between is None:
+        if between is None and mark != RUNS:
             yield replace(single(origin, part, frames), mixed=told)
             return
         if between:
@@ -80,7 +83,7 @@ def _alternating(origin: Origin, part: str, frames: Group) -> Iterator[Stack]:
                 made = single(origin, joined(part, name), group)
                 yield replace(made, notes=(Note("interleaved_images", message),))
             return
-        if mark in UNLIKE:
+        if mark in UNLIKE or between is None:
             message = f"images of one volume differ in {told}"
             notes.append(Note("unlike_images", message))
     yield replace(single(origin, part, frames), notes=tuple(notes))
@@ -206,10 +209,37 @@ def _by_value(frames: Group, mark: str) -> dict[str, list[Frame]]:
     return {value: groups[value] for value in sorted(groups, key=marks.order)}
 
 
+def _by_run(frames: Group) -> dict[str, list[Frame]]:
+    """Group images by runs of their instance numbers that lie in one direction.
+
+    Numbers that are given twice begin a second run of their own.
+    """
+    if any(frame.number is None for frame in frames):
+        return {}
+    heights = dict(zip(map(id, frames), heights_mm(frames), strict=True))
+    counted: Counter[int | None] = Counter()
+    numbered = []
+    for frame in sorted(frames, key=lambda one: heights[id(one)]):
+        counted[frame.number] += 1
+        numbered.append((counted[frame.number], frame.number or 0, frame))
+    numbered.sort(key=lambda item: item[:2])
+    runs: list[list[Frame]] = []
+    rising: bool | None = None
+    for _, _, frame in numbered:
+        up = bool(runs) and heights[id(frame)] > heights[id(runs[-1][-1])]
+        if not runs or (rising is not None and up != rising):
+            runs.append([])
+            rising = None
+        elif rising is None:
+            rising = up
+        runs[-1].append(frame)
+    return {str(count): run for count, run in enumerate(runs, start=1)}
+
+
 def _values(mark: str, groups: Mapping[str, Group]) -> str:
     """Name a mark with its values and how often each occurs, but for times."""
-    word = marks.WORDS[mark]
-    if mark in marks.PRIVATE or len(groups) > MAX_VALUES:
+    word = marks.WORDS.get(mark, "the order of their instance numbers")
+    if mark == RUNS or mark in marks.PRIVATE or len(groups) > MAX_VALUES:
         return word
     told = " and ".join(
         f"{value[:MAX_SHOWN] or 'blank'} in {len(group)}"

@@ -73,7 +73,11 @@ def test_every_slice_may_be_packed(series: Path) -> None:
     (folder,) = find_scans([series])
     (files,) = find_scans(sorted(series.iterdir()))
 
-    for found in (folder, files):
+    exam = str(series.parent / "exam")
+    packed_up = shutil.make_archive(exam, "zip", series.parent, "ser")
+    (archive,) = find_scans([Path(packed_up)])
+
+    for found in (folder, files, archive):
         assert found.name == "ser"
         np.testing.assert_array_equal(read_case(found)[0].voxels, made.hu_of())
 

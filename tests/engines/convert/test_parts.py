@@ -39,6 +39,7 @@ def between(first: dict[str, Any], second: dict[str, Any]) -> list[Dataset]:
             {"AcquisitionTime": "111010"},
             "acquisition time",
         ),
+        ({}, {}, "the order of their instance numbers"),
     ],
 )
 def test_second_set_between_the_slices_becomes_a_volume(
@@ -55,6 +56,46 @@ def test_second_set_between_the_slices_becomes_a_volume(
             f"2 sets of images lie between each other and differ in {told}: each "
             "becomes a volume"
         )
+
+
+def test_second_set_that_is_numbered_from_one_again_becomes_a_volume() -> None:
+    slices = between({}, {})
+    for number, dataset in enumerate(slices[12:]):
+        dataset.InstanceNumber = number + 1
+    stacks = made.stacks_in(slices)
+
+    assert sorted(len(stack.frames) for stack in stacks) == [11, 12]
+    assert {note.code for s in stacks for note in s.notes} == {"interleaved_images"}
+
+
+def test_sets_of_unknown_thickness_that_only_numbers_tell_apart_are_noted() -> None:
+    thin = {"SliceThickness": None}
+    (stack,) = made.stacks_in(between(thin, thin))
+
+    assert len(stack.frames) == 23
+    assert [note.code for note in stack.notes] == ["unlike_images"]
+    assert "the order of their instance numbers" in stack.notes[0].message
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_overlapping_slices_that_are_numbered_in_order_are_one_volume(
+    *, falling: bool
+) -> None:
+    slices = sorted(between({}, {}), key=lambda one: one.ImagePositionPatient[2])
+    for number, dataset in enumerate(slices):
+        dataset.InstanceNumber = 100 - number if falling else number
+    (stack,) = made.stacks_in(slices)
+
+    assert (len(stack.frames), stack.notes) == (23, ())
+
+
+def test_slices_numbered_in_the_order_of_their_acquisition_are_one_volume() -> None:
+    slices = [made.slice_of(n) for n in range(12)]
+    for number, dataset in enumerate([*slices[::2], *slices[1::2]]):
+        dataset.InstanceNumber = number
+    (stack,) = made.stacks_in(slices)
+
+    assert (len(stack.frames), stack.notes) == (12, ())
 
 
 def test_alternating_acquisitions_of_unknown_thickness_are_refused() -> None:
