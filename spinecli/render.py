@@ -17,13 +17,15 @@ from typing import Any
 
 import typer
 from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from engines import __version__
 from engines.errors import SpineError
 from engines.results import CaseResult, Note, Problem
-from spinecli import console, hints, progress, status
+from spinecli import console, hints, progress, status, tables
 from spinecli.progress import STYLES
 from spinecli.status import ExitStatus
 
@@ -183,29 +185,54 @@ def say(message: str) -> None:
     console.err().print(Text(message), soft_wrap=True)
 
 
-def out(message: str) -> None:
-    """Print a line of results on stdout."""
-    console.out().print(Text(message))
+def out(message: str, *, whole: bool = False, indent: str = "") -> None:
+    """Print a line of results on stdout.
+
+    Args:
+        message: what is printed, broken between words where it is too long.
+        whole: leave it to the terminal to break it.
+        indent: what every line of it begins with.
+    """
+    target = console.out()
+    text: RenderableType = Text(message)
+    if indent:
+        text = Padding(text, (0, 0, 0, len(indent)))
+    target.print(text, soft_wrap=whole)
 
 
 def table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False
 ) -> None:
-    """Print a table of results on stdout.
+    """Print a table of results on stdout, nothing where there are no rows.
+
+    Numbers stand right under their headings and are never broken. What does not fit
+    side by side goes into tables below one another, each with the first column.
 
     Args:
         headings: of the columns.
         rows: their cells.
         whole: break no cell but those in the first column.
     """
-    drawn = Table(box=box.SIMPLE, pad_edge=False)
-    for place, heading in enumerate(headings):
-        least = max((len(row[place]) for row in rows), default=0)
-        width = least if whole and place > 0 else None
-        drawn.add_column(heading, overflow="fold", min_width=width)
-    for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    console.out().print(drawn)
+    if not rows:
+        return
+    target = console.out()
+    for places in tables.fitting(headings, rows, target.width, whole=whole):
+        drawn = Table(box=box.SIMPLE, pad_edge=False)
+        for place in places:
+            cells = [row[place] for row in rows]
+            number = place > 0 and tables.are_numbers(cells)
+            drawn.add_column(
+                headings[place],
+                overflow="fold",
+                justify="right" if number else "left",
+                no_wrap=number,
+                min_width=tables.least_width(headings[place], cells, whole=whole)
+                if place
+                else None,
+            )
+        for row in rows:
+            drawn.add_row(*(Text(row[place]) for place in places))
+        target.print(drawn)
 
 
 def details(record: Mapping[str, Any]) -> None:

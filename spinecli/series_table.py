@@ -1,6 +1,6 @@
 """The table of DICOM series that ``convert --list`` and ``inspect`` show."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,17 +16,11 @@ if TYPE_CHECKING:
 MAX_NAMES = 3
 """Names of files that a note shows; all of them are in the JSON record."""
 
-HEADINGS = (
-    "name",
-    "series",
-    "description",
-    "modality",
-    "matrix",
-    "spacing mm",
-    "axes",
-    "syntax",
-    "what is wrong",
-)
+FINE, NOTED, REFUSED = "ok", "note", "NO"
+"""What a line begins with: nothing is wrong, something is to be known, or it would be
+refused."""
+
+INDENT = " " * 6
 
 
 def command(
@@ -76,23 +70,57 @@ def _result(row: "Row") -> CaseResult:
 
 
 def _show(rows: "Sequence[Row]") -> None:
-    render.table(HEADINGS, [_cells(row) for row in rows])
+    """Print a line for each series, by study, and below it what is wrong with it."""
+    studies: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        studies[row.study].append(row)
+    wide = {key: max(len(_facts(row)[key]) for row in rows) for key in _facts(rows[0])}
+    for number, held in enumerate(studies.values(), 1):
+        if len(studies) > 1:
+            several = f"{len(held)} series" if len(held) > 1 else "1 series"
+            render.out(f"study {number}, {several}")
+        for row in sorted(held, key=_order):
+            facts = _facts(row)
+            line = "  ".join(f"{facts[key]:{wide[key]}}" for key in facts if wide[key])
+            render.out(f"{_mark(row):<{len(INDENT)}}{line.rstrip()}", whole=True)
+            for remark in _remarks(row):
+                render.out(remark, indent=INDENT)
+    counted = Counter(_mark(row) for row in rows)
+    told = ((FINE, "fine"), (NOTED, "with notes"), (REFUSED, "refused"))
+    parts = [f"{counted[mark]} {word}" for mark, word in told if counted[mark]]
+    render.out(f"{len(rows)} series: {', '.join(parts)}")
 
 
-def _cells(row: "Row") -> list[str]:
+def _mark(row: "Row") -> str:
+    if row.error is not None:
+        return REFUSED
+    return NOTED if row.remarks else FINE
+
+
+def _order(row: "Row") -> tuple[bool, int, str]:
+    return row.series is None, row.series or 0, row.name
+
+
+def _facts(row: "Row") -> dict[str, str]:
+    """Return what is known of a series, in the order of its line."""
     sizes = " x ".join("?" if mm is None else f"{mm:.4g}" for mm in row.spacing_mm)
     matrix = " x ".join(str(count) for count in (*row.matrix, row.slices))
     if row.volumes > 1:
         matrix += f" x {row.volumes} ({row.axis})"
-    problems = [row.error.message] if row.error else []
-    return [
-        row.name,
-        "" if row.series is None else str(row.series),
-        row.description,
-        row.modality,
-        matrix if row.slices else "",
-        sizes,
-        row.orientation,
-        ", ".join(row.syntax),
-        "\n".join([*problems, *(note.message for note in row.remarks)]),
-    ]
+    plain = ("implicit LE", "explicit LE")
+    return {
+        "series": "" if row.series is None else f"#{row.series}",
+        "modality": row.modality,
+        "matrix": matrix if row.slices else "",
+        "spacing": f"{sizes} mm" if sizes else "",
+        "axes": row.orientation,
+        "syntax": ", ".join(one for one in row.syntax if one not in plain),
+        "name": row.name,
+        "description": f'"{row.description}"' if row.description else "",
+    }
+
+
+def _remarks(row: "Row") -> list[str]:
+    problem = [f"refused: {row.error.message}"] if row.error else []
+    hint = [row.error.hint] if row.error and row.error.hint else []
+    return [*problem, *hint, *(note.message for note in row.remarks)]

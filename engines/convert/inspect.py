@@ -61,6 +61,7 @@ class Row:
         syntax: transfer syntaxes.
         error: why it would be refused.
         remarks: what else is to be known.
+        study: hash of the study's UID; empty where no study is named.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Row:
     files: int = 0
     error: Problem | None = None
     remarks: tuple[Note, ...] = ()
+    study: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
@@ -85,6 +87,7 @@ class Row:
             "name": self.name,
             "input": self.input,
             "series": self.series,
+            "study": self.study,
             "description": self.description,
             "modality": self.modality,
             "matrix": list(self.matrix),
@@ -157,6 +160,7 @@ def row_of(found: Found, repairs: Repairs = NONE) -> Row:
         len(stack.files),
         _problem(found, stack, findings),
         (*stack.notes, *(one.note() for one in findings if not one.fatal)),
+        stack.origin.study,
     )
 
 

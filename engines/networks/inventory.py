@@ -13,6 +13,9 @@ from engines.networks.manifest import describe_network, read_shapes
 from engines.preprocess import recipe
 from engines.results import Note
 
+MOST_NAMES = 6
+"""Classes that a row of the table names; of more it has the first and the last."""
+
 SLICE_PIXELS = 256
 """Rows and columns of the slice that ``gflop_per_slice`` counts."""
 
@@ -81,7 +84,10 @@ class Entry:
             for row in self.accuracy[:1]
         )
         shown = accuracy or ("" if self.path else "no weights: train it")
-        classes = ", ".join(name for name, index in self.classes.items() if index)
+        marked = [name for name, index in self.classes.items() if index]
+        classes = ", ".join(marked)
+        if len(marked) > MOST_NAMES:
+            classes = f"{len(marked)}: {marked[0]} to {marked[-1]}"
         return (
             self.name,
             self.architecture,

@@ -294,7 +294,9 @@ class Pruning:
                 network.to(self.device),
                 layers,
                 criterion,
-                batches=self._batches(seed) if criterion in sensitivity.LEARNT else (),
+                batches=(
+                    self._batches(seed, told) if criterion in sensitivity.LEARNT else ()
+                ),
                 loss=losses.make(self.training),
                 seed=seed,
             ),
@@ -338,7 +340,10 @@ class Pruning:
 
         return goal, cost
 
-    def _batches(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(
+        self, seed: int, told: Told
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        told("reading the scans")
         subjects = self.scans.subjects("train")
         drawn = replace(
             self.training,
@@ -348,7 +353,8 @@ class Pruning:
             seed=seed,
         )
         with Feeder(subjects, drawn, 0) as source:
-            for _ in range(drawn.steps):
+            for number in range(1, drawn.steps + 1):
+                told(f"scoring filters, batch {number} of {drawn.steps}")
                 images, targets = source.get()
                 yield (
                     torch.from_numpy(images).to(self.device),

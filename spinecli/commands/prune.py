@@ -299,7 +299,8 @@ def prune(
         command = shlex.join(["spine", *sys.argv[1:]])
         work = Pruning(loaded, how, tuned, data, output, command=command)
         if dry_run:
-            path = work.write_plan(render.say)
+            with progress.steps() as bar:
+                path = work.write_plan(lambda told: bar.told(0, 1, told))
             run.facts |= {"plan": str(path)}
             render.say(f"plan: {path}")
             return

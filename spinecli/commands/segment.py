@@ -153,8 +153,17 @@ def segment(
                 _say_model(used, named=model != "auto")
             facts = work.facts()
             if facts["precision"]:
-                render.say(f"computed by: {facts['backend_reason']}")
+                render.say(f"computed by: {_computed_by(facts)}")
             render.say(f"results: {output / 'index.html'}")
+
+
+def _computed_by(facts: dict[str, Any]) -> str:
+    """Return in one line what computed; all that was tried is in the record."""
+    told = f"{facts['backend']} in {facts['precision']} on {facts['device']}"
+    gate = facts["gate"]
+    if gate is not None and gate["passed"] and gate["backend"] == facts["backend"]:
+        told += f", Dice {gate['dice']:.4f} with torch in float32"
+    return told
 
 
 def _say_model(used: dict[str, Any], *, named: bool) -> None:
