@@ -185,16 +185,21 @@ def say(message: str) -> None:
     console.err().print(Text(message), soft_wrap=True)
 
 
-def out(message: str, *, whole: bool = False, indent: str = "") -> None:
+def out(
+    message: str, *, mark: str = "", style: str = "", whole: bool = False,
+    indent: str = "",
+) -> None:  # fmt: skip
     """Print a line of results on stdout.
 
     Args:
         message: what is printed, broken between words where it is too long.
+        mark: what stands before it, in ``style``.
+        style: colour of the mark.
         whole: leave it to the terminal to break it.
         indent: what every line of it begins with.
     """
     target = console.out()
-    text: RenderableType = Text(message)
+    text: RenderableType = Text.assemble((mark, style), message)
     if indent:
         text = Padding(text, (0, 0, 0, len(indent)))
     target.print(text, soft_wrap=whole)

@@ -20,6 +20,8 @@ FINE, NOTED, REFUSED = "ok", "note", "NO"
 """What a line begins with: nothing is wrong, something is to be known, or it would be
 refused."""
 
+STYLES = {FINE: "green", NOTED: "yellow", REFUSED: "bold red"}
+
 INDENT = " " * 6
 
 
@@ -82,7 +84,9 @@ def _show(rows: "Sequence[Row]") -> None:
         for row in sorted(held, key=_order):
             facts = _facts(row)
             line = "  ".join(f"{facts[key]:{wide[key]}}" for key in facts if wide[key])
-            render.out(f"{_mark(row):<{len(INDENT)}}{line.rstrip()}", whole=True)
+            mark = _mark(row)
+            shown = f"{mark:<{len(INDENT)}}"
+            render.out(line.rstrip(), mark=shown, style=STYLES[mark], whole=True)
             for remark in _remarks(row):
                 render.out(remark, indent=INDENT)
     counted = Counter(_mark(row) for row in rows)

@@ -43,18 +43,18 @@ def source(tmp_path: Path) -> Path:
 def test_table_has_a_row_for_each_series(source: Path) -> None:
     result = run(source)
     lines = result.stdout.splitlines()
-    (good,) = [line for line in lines if line.startswith("ok ")]
+    (good,) = [line for line in lines if line.startswith("note ")]
     (tilted,) = [line for line in lines if line.startswith("NO ")]
 
     assert result.exit_code == 3
     assert good.split() == [
-        "ok", "#3", "CT", "7", "x", "6", "x", "5", "0.7", "x", "1.1", "x", "2.5", "mm",
+        "note", "#3", "CT", "7", "x", "6", "x", "5", "0.7", "x", "1.1", "x", "2.5", "mm",
         "LPS", "good", '"[L]-Spine"',
     ]  # fmt: skip
     assert "tilted" in tilted
     below = lines[lines.index(tilted) + 1]
     assert below.startswith("      refused: gantry tilt of 12.0 degrees")
-    assert lines[-1] == "2 series: 1 fine, 1 refused"
+    assert lines[-1] == "2 series: 1 with notes, 1 refused"
     assert "scout" not in result.stdout
     assert "left out files: 5 localizer" in result.stderr
 
