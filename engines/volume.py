@@ -27,6 +27,12 @@ from engines.results import Note
 NIFTI_SUFFIXES = nifti.SUFFIXES
 SUFFIXES = NIFTI_SUFFIXES + nrrd.SUFFIXES + metaimage.SUFFIXES
 
+UNREAD: tuple[str, ...] = (
+    *(".hdr", ".img", ".hdr.gz", ".img.gz", ".mgh", ".mgz", ".mnc", ".gipl", ".vtk"),
+    *(".vti", ".nii.bz2", ".nii.xz", ".nii.zst", ".nii.lz4", ".mif", ".mif.gz"),
+)
+"""Suffixes of images in formats that are not read."""
+
 COMMENT_CODE = 6
 """Code of a comment among NIfTI header extensions."""
 
@@ -122,6 +128,11 @@ def suffix_of(path: Path) -> str:
     """Return the image suffix of ``path`` in lower case, or an empty string."""
     name = path.name.lower()
     return next((s for s in sorted(SUFFIXES, key=len)[::-1] if name.endswith(s)), "")
+
+
+def is_unread_image(path: Path) -> bool:
+    """Say whether ``path`` is called like an image of a format that is not read."""
+    return path.name.lower().endswith(UNREAD)
 
 
 def stem_of(path: Path) -> str:
