@@ -26,7 +26,15 @@ from engines.errors import (
 )
 from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
-from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
+from engines.volume import (
+    SUFFIXES,
+    UNREAD,
+    Volume,
+    data_files,
+    is_unread_image,
+    stem_of,
+    suffix_of,
+)
 
 DISC_DIRECTORY = "DICOMDIR"
 """File that lists the others on a disc; what it says is not needed to find them."""
@@ -300,6 +308,23 @@ def _file(path: Path, place: _Place, search: _Search, dicom: _Dicom) -> Iterator
         yield from _archive(path, place, search, dicom)
     elif is_dicom(path):
         dicom.add(path, place)
+    elif is_unread_image(path) and search.images:
+        yield from _unread(path, place)
+
+
+def _unread(path: Path, place: _Place) -> Iterator[Found]:
+    """Report an image of a format that is not read; a header stands for its voxels."""
+    lower = path.name.lower()
+    stem = path.name[
+        : len(path.name) - next(len(s) for s in UNREAD if lower.endswith(s))
+    ]
+    header = any(path.with_name(stem + end).exists() for end in (".hdr", ".HDR"))
+    if path.name.startswith(TEMPORARY_PREFIX) or (".img" in lower and header):
+        return
+    shown = place.shown / path.name
+    msg = f"{shown}: an image in a format that is not read"
+    error = UnsupportedError(msg, hint="Convert it to NIfTI (.nii.gz).")
+    yield Found(str(PurePosixPath(*place.parts, stem)), shown, (path,), error)
 
 
 def _archive(
