@@ -68,7 +68,7 @@ class NotFoundError(InputError):
     """No scan where one was named."""
 
     code = "not_found"
-    hint = "Give files (.nii .nii.gz .nrrd .mha .mhd) or folders that hold scans."
+    hint = "Give files (.nii .nii.gz .nrrd .nhdr .mha .mhd) or folders that hold scans."
 
 
 class UnreadableError(InputError):

@@ -5,7 +5,8 @@ The only such table in the project. Inside it every vertebra has its VerSe id:
 Importing it imports nothing heavy.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -15,9 +16,13 @@ Scheme = Literal[
     "verse",
     "totalsegmentator",
     "totalsegmentator-v1",
+    "totalsegmentator-v2",
+    "totalsegmentator-v3",
     "totalsegmentator-mr",
     "totalspineseg",
     "spider",
+    "moose",
+    "spine-segment",
     "binary",
 ]
 
@@ -89,24 +94,70 @@ SCHEMES: Mapping[Scheme, Mapping[int, int]] = MappingProxyType(
     {
         "verse": MappingProxyType({v: v for v in VERTEBRAE}),
         "totalsegmentator": MappingProxyType({25: SACRUM, 26: SACRUM} | _upwards(27)),
+        "totalsegmentator-v2": MappingProxyType(
+            {25: SACRUM, 26: SACRUM} | _upwards(27)
+        ),
+        "totalsegmentator-v3": MappingProxyType(
+            {25: SACRUM, 26: BY_NAME["L6"].id} | _upwards(27)
+        ),
         "totalsegmentator-v1": MappingProxyType({92: SACRUM} | _upwards(18)),
         "totalsegmentator-mr": MappingProxyType({1: SACRUM} | _upwards(2)),
         "totalspineseg": MappingProxyType({50: SACRUM} | _downwards(C=11, T=21, L=41)),
         "spider": MappingProxyType(_upwards(1)),
+        "moose": MappingProxyType(
+            {v: v for v in range(1, 25)} | {25: SACRUM, 28: SACRUM}
+        ),
+        "spine-segment": MappingProxyType({v: v for v in VERTEBRAE} | {28: SACRUM}),
         "binary": MappingProxyType({1: 1}),
     }
 )
 """Scheme -> id in the file -> VerSe id. In "binary" the 1 means any spine bone.
 
-Sources: VerSe's own; class maps of TotalSegmentator (v2 "total", v1, "vertebrae_mr");
-the README of totalspineseg; SPIDER counts vertebrae from L5 upwards.
+Sources: VerSe's own; class maps of TotalSegmentator (v1, v2 and v3 "total",
+"vertebrae_mr"); the README of totalspineseg; SPIDER counts vertebrae from L5 upwards;
+MOOSE's table of "clin_ct_vertebrae", whose 26 and 27 are hips; spine-segment 0.1.6
+writes VerSe's ids but 28 for the sacrum.
 """
+
+EITHER: Mapping[str, tuple[int, str, str]] = MappingProxyType(
+    {
+        "totalsegmentator": (
+            26,
+            "S1 in version 2 and L6 in version 3",
+            "Say which: --scheme totalsegmentator-v2 or totalsegmentator-v3.",
+        )
+    }
+)
+"""Scheme -> an id of which nobody can tell what it is, what it may be, and a hint."""
 
 STRUCTURES: Mapping[str, int] = MappingProxyType(
     {f"vertebrae_{v.name}": v.id for v in VERTEBRAE.values() if v.id < SACRUM}
     | {"sacrum": SACRUM, "vertebrae_S1": SACRUM}
 )
 """Name of a file that holds one structure, as TotalSegmentator has it -> VerSe id."""
+
+_PREFIX = re.compile(r"vertebrae?_", re.IGNORECASE)
+_PREFIXED = {v.name.lower(): v.id for v in VERTEBRAE.values()} | {"s1": SACRUM}
+_PLAIN = re.compile(r"L[1-6]|T(\d|1[0-3])|C[1-7]|sacrum|coccyx")
+_DOUBTFUL = re.compile(r"T[12]|C[1-7]")
+"""Names of vertebrae that cases and MR scans have too."""
+
+
+def structures(stems: Iterable[str]) -> dict[str, int]:
+    """Return VerSe ids of the files of a folder that hold a vertebra each, by name.
+
+    ``vertebrae_L2``, ``vertebra_L2`` and ``L2`` are known. Where ``T1``, ``T2`` or
+    names like ``C3`` stand alone they are more likely scans and cases.
+    """
+    found, certain = {}, False
+    for stem in stems:
+        bare = _PREFIX.sub("", stem, count=1)
+        prefixed = bare != stem and bare.lower() in _PREFIXED
+        if prefixed or (_PLAIN.fullmatch(stem) and stem.lower() in _PREFIXED):
+            found[stem] = _PREFIXED[bare.lower()]
+            certain = certain or prefixed or not _DOUBTFUL.fullmatch(stem)
+    return found if certain else {}
+
 
 SPINE_CLASSES: Mapping[str, int] = MappingProxyType({"background": 0, "spine": 1})
 REGION_CLASSES: Mapping[str, int] = MappingProxyType(

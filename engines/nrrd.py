@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engines import payload
 from engines.errors import GeometryError, UnreadableError, UnsupportedError
 from engines.payload import HEADER_BYTES, Packing, Payload
-from engines.raster import Raster, assumed, counted, whole
+from engines.raster import FRAMES_HINT, Raster, assumed, counted, whole
 
 SUFFIXES = (".nrrd", ".nhdr")
 
@@ -101,7 +101,7 @@ def _in_space(
     count = math.prod(others)
     if count > 1:
         msg = f"{path.name}: {len(shape)}-D with {count} frames; one is needed"
-        raise UnsupportedError(msg, hint="Export it as one scan, or one label map.")
+        raise UnsupportedError(msg, hint=FRAMES_HINT)
     return tuple(n for n, inside in zip(shape, spatial, strict=True) if inside)
 
 

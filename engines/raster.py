@@ -16,6 +16,8 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 LARGEST_AXIS = 1 << 31
 
+FRAMES_HINT = "Split the series and give one frame."
+
 
 @dataclass(frozen=True, slots=True)
 class Raster:
@@ -75,7 +77,7 @@ def three_axes(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
         shape = shape[:-1]
     if len(shape) > 3:
         msg = f"{name}: {len(shape)}-D with {shape[3]} frames; one is needed"
-        raise UnsupportedError(msg, hint="Split the series and give one frame.")
+        raise UnsupportedError(msg, hint=FRAMES_HINT)
     if len(shape) < 3 or min(shape) < 1:
         msg = f"{name}: {' x '.join(map(str, shape)) or 'no'} voxels; 3-D is needed"
         raise UnsupportedError(msg, hint="Give the whole scan, not a single slice.")

@@ -6,8 +6,6 @@ share a folder at the same time, as the jobs of an array do, keep each other's c
 """
 
 import contextlib
-import csv
-import io
 import json
 import math
 import threading
@@ -19,6 +17,7 @@ from engines import __version__
 from engines.errors import OutputError
 from engines.files import held, sha256_of, write_json, write_text
 from engines.results import CaseResult, Note
+from engines.tables import TableWriter
 
 NAME = "spine-run"
 CSV_COLUMNS = (
@@ -259,13 +258,11 @@ def _of(
 
 
 def _table(cases: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    table = TableWriter(CSV_COLUMNS)
     for case in cases:
         error = case.get("error") or {}
         warnings = "; ".join(note["message"] for note in case.get("warnings", ()))
-        writer.writerow(
+        table.add(
             {
                 "name": case["name"],
                 "input": case["input"],
@@ -277,4 +274,4 @@ def _table(cases: Sequence[Mapping[str, Any]]) -> str:
                 "hint": error.get("hint", ""),
             }
         )
-    return text.getvalue()
+    return table.text()

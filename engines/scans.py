@@ -29,7 +29,15 @@ from engines.errors import (
 from engines.files import TEMPORARY_PREFIX
 from engines.results import Note
 from engines.sniff import DICOM_SUFFIX
-from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
+from engines.volume import (
+    SUFFIXES,
+    UNREAD,
+    Volume,
+    data_files,
+    is_unread_image,
+    stem_of,
+    suffix_of,
+)
 
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
@@ -281,6 +289,8 @@ def _file(
         return
     elif suffix_of(path):
         yield from _image(path, place, search, tuple(dicom.held))
+    elif is_unread_image(path) and search.images:
+        yield from _unread(path, place)
     elif archives.is_archive(path, kind):
         yield from _archive(path, place, search, dicom)
     elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
@@ -297,6 +307,21 @@ def _foreign(path: Path, place: Place) -> Found:
     msg = f"{shown}: an archive of a kind that is not opened, scans may lie in it"
     problem = UnsupportedError(msg, hint=FOREIGN_HINT)
     return Found(place.below(path.name).name, shown, problem=problem)
+
+
+def _unread(path: Path, place: Place) -> Iterator[Found]:
+    """Report an image of a format that is not read; a header stands for its voxels."""
+    lower = path.name.lower()
+    stem = path.name[
+        : len(path.name) - next(len(s) for s in UNREAD if lower.endswith(s))
+    ]
+    header = any(path.with_name(stem + end).exists() for end in (".hdr", ".HDR"))
+    if path.name.startswith(TEMPORARY_PREFIX) or (".img" in lower and header):
+        return
+    shown = place.shown / path.name
+    msg = f"{shown}: an image in a format that is not read"
+    error = UnsupportedError(msg, hint="Convert it to NIfTI (.nii.gz).")
+    yield Found(str(PurePosixPath(*place.parts, stem)), shown, (path,), error)
 
 
 def _archive(

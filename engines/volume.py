@@ -21,11 +21,20 @@ from engines import geometry, metaimage, nifti, nrrd, payload, units
 from engines.errors import GeometryError, InputError, UnreadableError, UnsupportedError
 from engines.files import replacing, write_bytes
 from engines.geometry import Grid
-from engines.raster import Raster, three_axes
+from engines.raster import FRAMES_HINT, Raster, three_axes
 from engines.results import Note
 
 NIFTI_SUFFIXES = nifti.SUFFIXES
 SUFFIXES = NIFTI_SUFFIXES + nrrd.SUFFIXES + metaimage.SUFFIXES
+
+UNREAD: tuple[str, ...] = (
+    *(".hdr", ".img", ".hdr.gz", ".img.gz", ".mgh", ".mgz", ".mnc", ".gipl"),
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.lz4", ".mif", ".mif.gz"),
+)
+"""Suffixes of images in formats that are not read."""
+
+LABEL_TOLERANCE = 1e-3
+"""So far beside a whole number a label may lie, after a header scaled it."""
 
 COMMENT_CODE = 6
 """Code of a comment among NIfTI header extensions."""
@@ -124,6 +133,11 @@ def suffix_of(path: Path) -> str:
     return next((s for s in sorted(SUFFIXES, key=len)[::-1] if name.endswith(s)), "")
 
 
+def is_unread_image(path: Path) -> bool:
+    """Say whether ``path`` is called like an image of a format that is not read."""
+    return path.name.lower().endswith(UNREAD)
+
+
 def stem_of(path: Path) -> str:
     """Return the file name without its image suffix."""
     return path.name.removesuffix(path.name[len(path.name) - len(suffix_of(path)) :])
@@ -150,19 +164,46 @@ def data_files(path: Path) -> tuple[Path, ...]:
 def read_mask(path: Path) -> Volume:
     """Read a label map; its voxels come back as integers.
 
+    Values that scaling in a header left a hair beside whole numbers are rounded,
+    with a note.
+
     Raises:
-        UnsupportedError: values with a fraction.
+        UnsupportedError: values with a fraction, or a channel for each label.
         InputError: as for ``Volume.read``.
     """
-    volume = Volume.read(path)
+    try:
+        volume = Volume.read(path)
+    except UnsupportedError as error:
+        if error.hint == FRAMES_HINT:
+            error.hint = (
+                "Give one map of label ids; a channel for each label (one-hot) has to "
+                "become one map first, by the channel that is largest."
+            )
+        raise
+    if volume.voxels.dtype.kind in "iu":
+        return volume
+    return _rounded(path, volume)
+
+
+def _rounded(path: Path, volume: Volume) -> Volume:
     voxels = volume.voxels
-    if voxels.dtype.kind not in "iu":
-        whole = np.rint(voxels)
-        if not (np.isfinite(voxels).all() and np.array_equal(whole, voxels)):
-            msg = f"{path.name}: a label map with fractions or non-finite values"
-            raise UnsupportedError(msg, hint="Give the label map, not probabilities.")
-        return volume.with_voxels(whole.astype(np.int32))
-    return volume
+    finite = np.isfinite(voxels)
+    whole = np.rint(voxels, where=finite, out=np.zeros_like(voxels))
+    apart = np.where(finite, np.abs(voxels - whole), np.inf)
+    odd = apart > LABEL_TOLERANCE
+    if odd.any():
+        msg = (
+            f"{path.name}: a label map with fractions or non-finite values in "
+            f"{int(odd.sum())} voxels, as {float(voxels[odd][0]):g}"
+        )
+        raise UnsupportedError(msg, hint="Give the label map, not probabilities.")
+    made = volume.with_voxels(whole.astype(np.int32))
+    moved = int(np.count_nonzero(apart))
+    if not moved:
+        return made
+    value = float(voxels[apart > 0][0])
+    msg = f"{moved} labels were rounded to whole numbers, as {value:.6g}"
+    return replace(made, notes=(*made.notes, Note("rounded", msg)))
 
 
 def nifti_bytes(

@@ -17,20 +17,21 @@ from engines.errors import MaskError
 from engines.geometry import Grid
 from engines.labels import (
     BACKGROUND,
+    EITHER,
     REGION_CLASSES,
     SCHEMES,
     SPINE_CLASSES,
-    STRUCTURES,
     VERTEBRAE,
     Scheme,
     class_of,
 )
 from engines.metrics import score
 from engines.metrics.inner import inner
+from engines.metrics.map_files import read_side
 from engines.metrics.overlap import LARGEST_LABEL
 from engines.metrics.pairs import Pair, kind_of
 from engines.results import Note
-from engines.volume import Volume, read_mask, stem_of, suffix_of
+from engines.volume import Volume
 
 SPINE = SPINE_CLASSES["spine"]
 
@@ -94,15 +95,16 @@ def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
         MaskError: different grids, or labels that cannot be compared.
         InputError: a map cannot be read.
     """
-    truth = read_map(pair.truth)
+    truth = read_side(pair.truth, "truth")
     own_grid = truth.grid
-    notes: list[Note] = []
+    notes: list[Note] = [*truth.notes]
     if pair.prediction is None:
         prediction = truth.with_voxels(np.zeros_like(truth.voxels))
         told = "no prediction: every label counts as missed"
         notes.append(Note("missing_prediction", told))
     else:
-        prediction = read_map(pair.prediction)
+        prediction = read_side(pair.prediction, "prediction")
+        notes += prediction.notes
         own_grid = prediction.grid
         if settings.resample and not prediction.grid.matches(truth.grid):
             notes.append(_resample_note(prediction.grid, truth.grid))
@@ -128,40 +130,6 @@ def together(pair: Pair, settings: MapSettings, *, binary: bool) -> Compared:
     if pair.prediction is not None:
         notes += _empty(prediction, truth)
     return replace(compared, own_grid=own_grid, notes=(*notes, *compared.notes))
-
-
-def read_map(path: Path) -> Volume:
-    """Read a label map: a file, or a folder with a file per structure.
-
-    Raises:
-        MaskError: the files of a folder do not fit together.
-        InputError: one cannot be read.
-    """
-    if not path.is_dir():
-        return read_mask(path)
-    volume: Volume | None = None
-    for file in structure_files(path):
-        part = read_mask(file)
-        if volume is None:
-            empty = np.zeros(part.grid.shape, np.uint8, order="F")
-            volume = Volume(empty, part.grid)
-        elif not part.grid.matches(volume.grid):
-            msg = f"{path}: {file.name} is on another grid than the others"
-            raise MaskError(msg)
-        volume.voxels[part.voxels > 0] = STRUCTURES[stem_of(file)]
-    if volume is None:
-        msg = f"{path}: no files of structures (vertebrae_L1.nii.gz ...)"
-        raise MaskError(msg)
-    return volume
-
-
-def structure_files(folder: Path) -> list[Path]:
-    """Return the files of ``folder`` that hold a vertebra or the sacrum each."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if suffix_of(path) and stem_of(path) in STRUCTURES
-    )
 
 
 def is_spine_only(path: Path) -> bool:
@@ -201,6 +169,7 @@ def _translated(
     labels = [int(label) for label in _labels(mask.voxels, which)]
     if scheme is None:
         return mask, []
+    _require_version(mask, scheme, labels, which)
     ids = SCHEMES[scheme]
     unknown = [label for label in labels if label not in ids]
     table = np.zeros(max([*labels, 0]) + 1, np.uint8)
@@ -213,6 +182,23 @@ def _translated(
         )
         notes.append(Note("unknown_labels", told))
     return mask.with_voxels(table[mask.voxels]), notes
+
+
+def _require_version(
+    mask: Volume, scheme: Scheme, labels: Sequence[int], which: str
+) -> None:
+    """Refuse an id that means one thing or the other by the version of a program.
+
+    Raises:
+        MaskError: it is there, and the scheme does not tell the version.
+    """
+    if scheme not in EITHER:
+        return
+    label, meanings, hint = EITHER[scheme]
+    if label in labels:
+        msg = f"label {label} of the {which} is {meanings} of {scheme}"
+        side = hint.replace("--scheme", "--truth-scheme") if which == "truth" else hint
+        raise MaskError(msg, hint=side)
 
 
 def _inner_alone(prediction: Volume, truth: Volume) -> tuple[Volume, Volume]:

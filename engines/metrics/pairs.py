@@ -1,25 +1,31 @@
 """Which prediction belongs to which truth, by the names of the files.
 
 A file's key is its path below the folder given, without the endings that say what
-it holds (``_ct``, ``_mr``, ``_seg-..``, ``_msk``) and without the folder of its own
-that ``spine segment`` gives each case. ``_dir-..`` and the folders above may be
+it holds (``_ct``, ``_mr``, ``_seg-..``, ``_msk``, ``.seg``) and without the folder of
+its own that ``spine segment`` gives each case. ``_dir-..`` and the folders above may be
 missing on one side; where both sides have them they must agree, so that a scan is
 never scored against another patient's truth. A folder with one file per structure, as
 TotalSegmentator writes it, counts as one map that is called like the folder. A CSV
 table may say instead which files belong together.
 """
 
-import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.errors import MaskError, NotFoundError, SettingsError, SpineError
-from engines.labels import STRUCTURES
+from engines.errors import (
+    MaskError,
+    NotFoundError,
+    SettingsError,
+    SpineError,
+    UnreadableError,
+)
+from engines.labels import structures
 from engines.results import Note
 from engines.scans import STRUCTURE_FOLDER, is_label_map
-from engines.volume import stem_of, suffix_of
+from engines.tables import read_table
+from engines.volume import is_unread_image, stem_of, suffix_of
 
 PREFERRED_KINDS = ("spine", "vert")
 """What is compared when a case has several label maps: ``_seg-KIND``."""
@@ -30,12 +36,16 @@ LISTED = 5
 """So many names are listed in a message; the others are counted."""
 
 NAMING = (
-    "Names must agree up to _ct, _mr, _seg-.. and _msk: "
+    "Names must agree up to _ct, _mr, _seg-.., _msk and .seg: "
     "NAME_ct/NAME_ct_seg-spine_msk.nii.gz belongs to NAME_seg-vert_msk.nii.gz."
 )
 
 _KIND = re.compile(r"_seg-([^_]+)", re.IGNORECASE)
-_ENDING = re.compile(r"_(ct|mr|msk|seg-[^_]+)$", re.IGNORECASE)
+_ENDING = re.compile(
+    r"(_(ct|mr|msk|mask|seg|label|labels|seg-[^_]+)|\.seg)$", re.IGNORECASE
+)
+_MARK = re.compile(r"_seg-|_msk$|[._]seg$|_mask$|_labels?$", re.IGNORECASE)
+_SCAN = re.compile(r"_(ct|mr|mri|t1w?|t2w?)$|^(ct|mri?)$", re.IGNORECASE)
 _DIRECTION = re.compile(r"_dir-([^_]+)$", re.IGNORECASE)
 
 
@@ -93,7 +103,11 @@ def find_pairs(predictions: Path, truth: Path) -> tuple[list[Pair], list[Note]]:
     both = predictions, truth
     if all(path.is_file() for path in both) or all(map(_is_one_case, both)):
         return [Pair(str(key_of(Path(truth.name))), truth, predictions)], []
-    predicted, true = _label_maps(predictions), _label_maps(truth)
+    sides = _searched(predictions), _searched(truth)
+    others = sides[1].sure.keys(), sides[0].sure.keys()
+    predicted, true = (
+        side.label_maps(known) for side, known in zip(sides, others, strict=True)
+    )
     exact = true.keys() & predicted.keys()
     matched = {
         key: [key] if key in exact else _alike(key, predicted.keys() - exact)
@@ -106,6 +120,9 @@ def find_pairs(predictions: Path, truth: Path) -> tuple[list[Pair], list[Note]]:
         raise NotFoundError(msg, hint=NAMING)
     pairs = [_pair(key, true[key], found, predicted) for key, found in matched.items()]
     left = [] if truth.is_file() else _left_over(predicted, matched)
+    told = "predictions", "truth"
+    for side, known, which in zip(sides, others, told, strict=True):
+        left += side.passed_over(known, which)
     return sorted(_unshared(pairs), key=lambda pair: pair.name), left
 
 
@@ -113,27 +130,20 @@ def read_pairs(table: Path) -> list[Pair]:
     """Return the cases that a CSV table lists.
 
     The columns ``prediction`` and ``truth`` hold paths, from the folder of the table;
-    an empty prediction is a missing one. A column ``name`` may name the case.
+    an empty prediction is a missing one. A column ``name`` may name the case. A row
+    whose files are not there becomes a case with a problem.
 
     Raises:
         SettingsError: it is no such table, or two rows have the same name.
-        NotFoundError: a file that it lists does not exist.
     """
+    hint = "Give a CSV file with the columns prediction and truth."
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        msg = f"{table}: cannot be read as a table ({type(error).__name__})"
-        raise SettingsError(msg) from None
-    if missing or not rows:
-        msg = f"{table}: no column {' and '.join(sorted(missing))}"
-        raise SettingsError(
-            msg if missing else f"{table}: no rows",
-            hint="Give a CSV file with the columns prediction and truth.",
-        )
-    pairs = [_listed_pair(table, row) for row in rows]
+        rows = read_table(table, CSV_COLUMNS)
+    except UnreadableError as error:
+        raise SettingsError(error.message, hint=hint) from None
+    if not rows:
+        raise SettingsError(f"{table}: no rows", hint=hint)
+    pairs = [_listed_pair(table, line, row) for line, row in rows]
     names = [pair.name for pair in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -155,7 +165,8 @@ def truths_of(
     Raises:
         NotFoundError: there are no label maps.
     """
-    maps = _label_maps(truth)
+    found = _searched(truth)
+    maps = found.label_maps({key_of(Path(name)) for name in names})
     if len(names) == 1 and truth.is_file():
         return {names[0]: truth}
     return {name: _truth_of(name, maps, truth, kind) for name in names}
@@ -177,19 +188,31 @@ def _same(key: Key, other: Key) -> bool:
     return key.may_be(other) or other.may_be(key)
 
 
-def _listed_pair(table: Path, row: Mapping[str, str | None]) -> Pair:
-    if not (row["truth"] or "").strip():
-        msg = f"{table}: a row without truth"
-        raise SettingsError(msg, hint="Every case needs a truth to be scored against.")
-    truth = table.parent / (row["truth"] or "").strip()
-    told = (row["prediction"] or "").strip()
-    prediction = table.parent / told if told else None
-    for path in (truth, prediction):
-        if path is not None and not path.exists():
-            msg = f"{table}: {path} does not exist"
-            raise NotFoundError(msg, hint="Paths count from the folder of the table.")
-    name = (row.get("name") or "").strip() or str(key_of(Path(truth.name)))
+def _listed_pair(table: Path, line: int, row: Mapping[str, str]) -> Pair:
+    given = {side: row[side] for side in CSV_COLUMNS}
+    paths = {side: _listed_file(table, told) for side, told in given.items() if told}
+    truth, prediction = paths.get("truth"), paths.get("prediction")
+    place = f"{table.name}, line {line}"
+    named = str(key_of(Path(truth.name))) if truth else f"line {line}"
+    name = row.get("name") or named
+    if truth is None:
+        shown = prediction or table
+        msg = f"{place}: no truth is named"
+        hint = "Every case needs a truth to be scored against."
+        return Pair(name, shown, prediction, MaskError(msg, hint=hint))
+    for side, path in paths.items():
+        if not path.exists():
+            msg = f"{place}: the {side} {path} does not exist"
+            hint = "Paths count from the folder of the table."
+            return Pair(name, truth, None, NotFoundError(msg, hint=hint))
     return Pair(name, truth, prediction)
+
+
+def _listed_file(table: Path, told: str) -> Path:
+    path = table.parent / told
+    if "\\" in told and not path.exists():
+        return table.parent / told.replace("\\", "/")
+    return path
 
 
 def key_of(path: Path) -> Key:
@@ -220,32 +243,110 @@ def _without_endings(stem: str) -> str:
     return stem if shorter in ("", stem) else _without_endings(shorter)
 
 
-def _label_maps(given: Path) -> _Files:
+@dataclass(slots=True)
+class _Found:
+    """What lies in a folder of label maps.
+
+    Attributes:
+        sure: label maps, by their keys.
+        scans: called like scans, among label maps that are marked as such; one may
+            be a label map all the same, if nothing else can be the other side's.
+        beside: images beside a label map of the same key: its scan.
+        unread: images of formats that are not read.
+    """
+
+    sure: _Files
+    scans: _Files
+    beside: list[Path]
+    unread: list[Path]
+
+    def label_maps(self, known: Set[Key]) -> _Files:
+        """Return the label maps; of what is called like a scan, those ``known``."""
+        return self.sure | self._taken(known)
+
+    def _taken(self, known: Set[Key]) -> _Files:
+        """Return what is called like a scan where only it can be of a known case."""
+        return {
+            key: files
+            for key, files in self.scans.items()
+            if any(_same(key, other) for other in known)
+            and not any(_same(key, own) for own in self.sure)
+        }
+
+    def passed_over(self, known: Set[Key], side: str) -> list[Note]:
+        """Return notes that name every image that was not taken for a label map."""
+        taken = self._taken(known)
+        left = [files for key, files in self.scans.items() if key not in taken]
+        scans = [path for files in left for path in files]
+        notes = []
+        for code, files, why in (
+            ("scans_left_out", [*self.beside, *scans], "taken for scans"),
+            ("unread", self.unread, "of a format that is not read"),
+        ):
+            if files:
+                told = f"{len(files)} image(s) among the {side} are {why}, not scored: "
+                notes.append(Note(code, told + _listed(p.name for p in files)))
+        return notes
+
+
+def _searched(given: Path) -> _Found:
     if given.is_file():
-        return {key_of(Path(given.name)): [given]}
+        return _Found({key_of(Path(given.name)): [given]}, {}, [], [])
     if not given.is_dir():
         msg = f"{given} does not exist"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
-    images = [path for path in sorted(given.rglob("*")) if _is_image(path)]
+    files = [path for path in sorted(given.rglob("*")) if _is_shown_file(path)]
+    unread = [path for path in files if is_unread_image(path)]
+    images = [path for path in files if suffix_of(path)]
     if not images:
-        msg = f"no label maps under {given}"
+        told = f"; {len(unread)} of a format that is not read" if unread else ""
+        msg = f"no label maps under {given}{told}"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
-    split = {path.parent for path in images if stem_of(path) in STRUCTURES}
+    split = _folders_of_structures(images)
     cases = split | {one.parent for one in split if one.name == STRUCTURE_FOLDER}
     whole = [path for path in images if path.parent not in cases]
-    named = [path for path in whole if is_label_map(path)]
-    found: _Files = {}
+    sure: _Files = {}
     for folder in sorted(split):
-        found.setdefault(_key_of_folder(folder, given), []).append(folder)
-    for path in named or whole:
-        found.setdefault(key_of(path.relative_to(given)), []).append(path)
+        sure.setdefault(_key_of_folder(folder, given), []).append(folder)
+    marked = [path for path in whole if _is_marked(path)]
+    for path in marked:
+        sure.setdefault(key_of(path.relative_to(given)), []).append(path)
+    found = _Found(sure, {}, [], unread)
+    found.beside = [
+        path
+        for path in images
+        if path.parent in cases - split and path.parent not in split
+    ]
+    masked = {key_of(path.relative_to(given)) for path in marked}
+    for path in whole:
+        key = key_of(path.relative_to(given))
+        if _is_marked(path):
+            continue
+        if key in masked:
+            found.beside.append(path)
+        elif marked and _SCAN.search(stem_of(path)):
+            found.scans.setdefault(key, []).append(path)
+        else:
+            sure.setdefault(key, []).append(path)
     return found
+
+
+def _is_marked(path: Path) -> bool:
+    """Say whether a file is called as only label maps are."""
+    return is_label_map(path) or bool(_MARK.search(stem_of(path)))
+
+
+def _folders_of_structures(images: Iterable[Path]) -> set[Path]:
+    by_folder: dict[Path, list[str]] = {}
+    for path in images:
+        by_folder.setdefault(path.parent, []).append(stem_of(path))
+    return {folder for folder, stems in by_folder.items() if structures(stems)}
 
 
 def _is_one_case(path: Path) -> bool:
     """Say whether a folder itself holds a file per structure."""
-    return path.is_dir() and any(
-        stem_of(one) in STRUCTURES for one in path.iterdir() if suffix_of(one)
+    return path.is_dir() and bool(
+        structures(stem_of(one) for one in path.iterdir() if suffix_of(one))
     )
 
 
@@ -256,8 +357,8 @@ def _key_of_folder(folder: Path, root: Path) -> Key:
     return key_of(folder.relative_to(root) if folder != root else Path(root.name))
 
 
-def _is_image(path: Path) -> bool:
-    return not path.name.startswith(".") and bool(suffix_of(path)) and path.is_file()
+def _is_shown_file(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file()
 
 
 def _alike(key: Key, others: Iterable[Key]) -> list[Key]:

@@ -3,8 +3,6 @@
 To add a metric: write its formula, add a row, run the tests.
 """
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +15,7 @@ from engines.metrics.overlap import Overlap
 from engines.metrics.score import Scored
 from engines.metrics.surface import Distances
 from engines.results import CaseResult
+from engines.tables import TableWriter
 
 Better = Literal["high", "low", "zero"]
 """Which of two values is the better one: the larger, the smaller, the nearer to 0."""
@@ -135,17 +134,14 @@ def score(
 
 def as_csv(cases: Iterable[CaseResult], metrics: Mapping[str, Metric] = METRICS) -> str:
     """Return one row per case and label; a case without scores has a single row."""
-    text = io.StringIO()
-    columns = (*ABOUT, *metrics, "error")
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    table = TableWriter((*ABOUT, *metrics, "error"))
     for case in cases:
         about = {"case": case.name, "status": case.status}
         if case.error is not None:
             about["error"] = case.error.message
         for label in case.details.get("labels") or [{}]:
-            writer.writerow(about | {k: _cell(v) for k, v in label.items()})
-    return text.getvalue()
+            table.add(about | {k: _cell(v) for k, v in label.items()})
+    return table.text()
 
 
 def _present(scored: Sequence[Scored]) -> overlap.Present:

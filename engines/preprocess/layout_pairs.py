@@ -1,6 +1,5 @@
 """Scans and masks that are paired by their names, or by a table."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,6 @@ from engines.errors import (
     InputError,
     MaskError,
     NotFoundError,
-    UnreadableError,
     UnsupportedError,
 )
 from engines.preprocess.laid_out import (
@@ -21,6 +19,7 @@ from engines.preprocess.laid_out import (
 )
 from engines.preprocess.mask_files import by_scheme
 from engines.preprocess.masks import base_of
+from engines.tables import read_table
 from engines.volume import stem_of
 
 CSV_SUFFIX = ".csv"
@@ -119,29 +118,14 @@ def _modality(path: Path) -> str | None:
 
 
 def _from_table(data: DataSet) -> Findings:
-    try:
-        with data.root.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip().lower() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        msg = f"{data.root}: not a table ({error})"
-        raise UnreadableError(msg, hint="Save it as CSV in UTF-8.") from error
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        told = ", ".join(columns) or "none"
-        msg = f"{data.root} has no column {' and no '.join(missing)}; it has {told}"
-        hint = "Put image,mask or image,mask,name,subject in its first line."
-        raise UnreadableError(msg, hint=hint)
+    rows = read_table(data.root, COLUMNS)
     if not rows:
         msg = f"{data.root} has no rows"
         raise NotFoundError(msg, hint="Add a line for each image and its mask.")
     return Findings(tuple(_row(data, line, row) for line, row in rows))
 
 
-def _row(data: DataSet, line: int, row: Mapping[str, str | None]) -> LaidOut:
-    told = {key: value.strip() for key, value in row.items() if isinstance(value, str)}
+def _row(data: DataSet, line: int, told: Mapping[str, str]) -> LaidOut:
     place = f"{data.root.name}, line {line}"
     paths = {key: data.root.parent / told.get(key, "") for key in COLUMNS}
     image, mask = paths["image"], paths["mask"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import MaskError
-from engines.labels import BACKGROUND, SCHEMES, Scheme
+from engines.labels import BACKGROUND, EITHER, SCHEMES, Scheme
 from engines.preprocess.masks import SPINE_KIND
 from engines.results import Note
 from engines.scans import voxel_file
@@ -116,5 +116,10 @@ def by_scheme(path: Path, scheme: str, hint: str = SCHEME_HINT) -> dict[str, Mas
     """
     ids = SCHEMES[cast("Scheme", scheme)]
     kind = SPINE_KIND if scheme == "binary" else "vert"
+    if scheme in EITHER:  # what may be either is refused as an id that is not known
+        doubtful, meanings, hint = EITHER[scheme]
+        ids = {old: new for old, new in ids.items() if old != doubtful}
+        told_by = f"the scheme {scheme!r} (it is {meanings})"
+        return {kind: MaskFiles((path,), ids, told_by=told_by, hint=hint)}
     told_by = f"the scheme {scheme!r}"
     return {kind: MaskFiles((path,), ids, told_by=told_by, hint=hint)}

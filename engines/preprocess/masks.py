@@ -12,6 +12,7 @@ from engines.errors import MaskError, SettingsError
 from engines.labels import (
     BACKGROUND,
     CLASS_SETS,
+    EITHER,
     SCHEMES,
     VERTEBRAE,
     Scheme,
@@ -134,6 +135,10 @@ def mapped(
         return _compact(voxels)
     table = SCHEMES[cast("Scheme", scheme)]
     ids, places = np.unique(voxels, return_inverse=True)
+    if scheme in EITHER and EITHER[scheme][0] in ids:
+        doubtful, meanings, hint = EITHER[scheme]
+        msg = f"{doubtful} in the {kind!r} mask is {meanings} of {scheme}"
+        raise MaskError(msg, hint=hint)
     unknown = [value for value in ids.tolist() if value and value not in table]
     if unknown:
         told = ", ".join(str(value) for value in unknown[:5])

@@ -4,7 +4,6 @@
 ``report.html`` both with the table, in one file.
 """
 
-import csv
 import io
 import statistics
 from collections import defaultdict
@@ -20,6 +19,7 @@ from engines import __version__
 from engines.files import write_bytes, write_text
 from engines.report import page
 from engines.report.page import Column, Entry, Page, Picture
+from engines.tables import TableWriter
 
 COLUMNS = (
     "criterion",
@@ -60,11 +60,7 @@ def write(folder: Path, points: Points, facts: Sequence[str]) -> None:
         facts: short sentences for the page.
     """
     rows = [_row(point, points[0]) for point in points]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "report.csv", text.getvalue())
+    write_text(folder / "report.csv", TableWriter(COLUMNS).text(rows))
     curves, layers = _curves(rows), _layers(points)
     write_bytes(folder / "report.png", curves)
     write_bytes(folder / "layers.png", layers)

@@ -17,7 +17,7 @@ from engines import __version__, batch
 from engines.errors import InapplicableError, MaskError, SettingsError, SpineError
 from engines.files import require_writable, sha256_of
 from engines.metrics.inner import inner
-from engines.metrics.maps import read_map
+from engines.metrics.map_files import read_map
 from engines.metrics.overlap import Overlap, dice
 from engines.metrics.pairs import truths_of
 from engines.networks import catalog, shelf

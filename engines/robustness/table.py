@@ -1,7 +1,5 @@
 """The robustness table: a row for each alteration, over all scans."""
 
-import csv
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 from engines.files import write_json, write_text
 from engines.results import CaseResult
 from engines.robustness.alter import Alteration
+from engines.tables import TableWriter
 
 REPORT = "robustness"
 
@@ -57,11 +56,7 @@ def write(folder: Path, table: Sequence[Mapping[str, Any]], record: object) -> N
     Raises:
         OutputError: they cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(table)
-    write_text(folder / f"{REPORT}.csv", text.getvalue())
+    write_text(folder / f"{REPORT}.csv", TableWriter(COLUMNS).text(table))
     write_json(folder / f"{REPORT}.json", record)
 
 

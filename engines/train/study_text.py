@@ -9,6 +9,7 @@ from pathlib import Path
 from engines.files import write_json, write_text
 from engines.report import study_page
 from engines.report.lines import Line
+from engines.tables import defused
 from engines.train import study_table
 from engines.train.measures import MEASURES
 from engines.train.study import Published, Study
@@ -53,7 +54,9 @@ def as_csv(study: Study, rows: Sequence[Row]) -> str:
         for result in row.results:
             values = [(m, float(result["metrics"][m])) for m in MEASURES]
             values += [(name, study_table.cost_of(result, name)) for name in COSTS]
-            writer.writerows([*about, result["seed"], *value] for value in values)
+            for value in values:
+                cells = [*about, result["seed"], *value]
+                writer.writerow([defused(cell) for cell in cells])
     return text.getvalue()
 
 

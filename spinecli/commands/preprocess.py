@@ -125,9 +125,13 @@ Scheme = Annotated[
         "verse",
         "totalsegmentator",
         "totalsegmentator-v1",
+        "totalsegmentator-v2",
+        "totalsegmentator-v3",
         "totalsegmentator-mr",
         "totalspineseg",
         "spider",
+        "moose",
+        "spine-segment",
         "binary",
     ]
     | None,

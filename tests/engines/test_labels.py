@@ -2,7 +2,14 @@
 
 import pytest
 
-from engines.labels import SCHEMES, STRUCTURES, VERTEBRAE, Scheme, class_of
+from engines.labels import (
+    SCHEMES,
+    STRUCTURES,
+    VERTEBRAE,
+    Scheme,
+    class_of,
+    structures,
+)
 
 SPINE = (
     [f"C{n}" for n in range(1, 8)]
@@ -26,6 +33,20 @@ DOCUMENTED: list[tuple[Scheme, int, str]] = [
     ("totalsegmentator", 43, "T1"),
     ("totalsegmentator", 44, "C7"),
     ("totalsegmentator", 50, "C1"),
+    ("totalsegmentator-v2", 26, "sacrum"),  # S1
+    ("totalsegmentator-v2", 27, "L5"),
+    ("totalsegmentator-v3", 25, "sacrum"),
+    ("totalsegmentator-v3", 26, "L6"),
+    ("totalsegmentator-v3", 27, "L5"),
+    ("totalsegmentator-v3", 50, "C1"),
+    ("moose", 1, "C1"),
+    ("moose", 8, "T1"),
+    ("moose", 24, "L5"),
+    ("moose", 25, "sacrum"),  # S1
+    ("moose", 28, "sacrum"),
+    ("spine-segment", 1, "C1"),
+    ("spine-segment", 20, "L1"),
+    ("spine-segment", 28, "sacrum"),
     ("totalsegmentator-v1", 18, "L5"),
     ("totalsegmentator-v1", 22, "L1"),
     ("totalsegmentator-v1", 23, "T12"),
@@ -86,3 +107,23 @@ def test_classes_hold_every_vertebra_or_say_that_they_do_not() -> None:
     assert class_of(20, {"background": 0, "lumbar": 7}) == 7
     with pytest.raises(KeyError, match="lumbar"):
         class_of(20, {"background": 0, "cervical": 1})
+
+
+@pytest.mark.parametrize(
+    ("stems", "found"),
+    [
+        (["vertebrae_L1", "aorta"], {"vertebrae_L1": 20}),
+        (["vertebra_S1", "Sacrum"], {"vertebra_S1": 26}),
+        (["L2", "C7", "T1"], {"L2": 21, "C7": 7, "T1": 8}),
+        (["T1", "T2"], {}),
+        (["C1", "C2"], {}),
+        (["s1", "l2"], {}),
+        (["ct"], {}),
+    ],
+)
+def test_names_of_structures(stems: list[str], found: dict[str, int]) -> None:
+    assert structures(stems) == found
+
+
+def test_hips_of_moose_are_no_vertebrae() -> None:
+    assert not {26, 27} & SCHEMES["moose"].keys()

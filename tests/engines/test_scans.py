@@ -241,6 +241,18 @@ def test_globs_do_not_hide_a_missing_input(tmp_path: Path) -> None:
     assert [one.problem is None for one in found] == [False, True]
 
 
+def test_images_of_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "old/b.hdr", "old/b.img", "c.mgz", "d.nii.xz", "lone.img")
+
+    found = {one.name: one for one in find_scans([tmp_path])}
+
+    assert sorted(found) == ["a", "c", "d", "lone", "old/b"]
+    for name in ("c", "d", "lone", "old/b"):
+        with pytest.raises(UnsupportedError, match="a format that is not read"):
+            raise found[name].problem or AssertionError
+    assert found["old/b"].path.name == "b.hdr"
+
+
 def test_mhd_comes_with_its_voxels(tmp_path: Path) -> None:
     made = phantoms.volume()
     phantoms.write_itk(tmp_path / "x.mhd", made)

@@ -388,7 +388,7 @@ def test_a_table_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
     status, record = spine_json("--pairs", table)
 
     assert (status, record["error"]["code"]) == (2, "settings")
-    assert "no column prediction and truth" in record["error"]["message"]
+    assert "no column prediction and no truth" in record["error"]["message"]
 
 
 def test_schemes_of_both_sides(tmp_path: Path) -> None:

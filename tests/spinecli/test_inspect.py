@@ -48,8 +48,8 @@ def test_table_has_a_row_for_each_series(source: Path) -> None:
 
     assert result.exit_code == 3
     assert good.split() == [
-        "note", "#3", "CT", "7", "x", "6", "x", "5", "0.7", "x", "1.1", "x", "2.5", "mm",
-        "LPS", "good", '"[L]-Spine"',
+        "note", "#3", "CT", "7", "x", "6", "x", "5", "0.7", "x", "1.1", "x", "2.5",
+        "mm", "LPS", "good", '"[L]-Spine"',
     ]  # fmt: skip
     assert "tilted" in tilted
     below = lines[lines.index(tilted) + 1]

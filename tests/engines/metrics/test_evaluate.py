@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -384,7 +385,10 @@ def test_fractions_are_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
     )
 
     assert result.error is not None
-    assert result.error.message.startswith("a.nii.gz: a label map with fractions")
+    assert result.error.message.startswith(
+        "the prediction cannot be used: a.nii.gz: a label map with fractions"
+    )
+    assert "voxels, as 0.5" in result.error.message
 
 
 def slices() -> tuple[Any, Any]:
@@ -653,7 +657,9 @@ def test_a_failed_case_is_in_every_file_but_nnunet_s(tmp_path: Path) -> None:
     assert [case["status"] for case in record["cases"]] == ["failed", "done"]
     assert record["cohort"]["dice"]["n"] == 1
     with (tmp_path / "out/evaluation.csv").open(newline="") as file:
-        assert next(csv.DictReader(file))["error"].startswith("broken.nii.gz")
+        assert next(csv.DictReader(file))["error"].startswith(
+            "the prediction cannot be used: broken.nii.gz"
+        )
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     (row,) = summary["metric_per_case"]
     assert row["reference_file"] == str(truth)
@@ -691,3 +697,25 @@ def _cost(pairs: Sequence[Pair]) -> tuple[float, int]:
         return time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "code"),
+    [("micron", 1000, "unit"), ("meter", 0.001, "unit"), ("micron", 1, "unit")],
+)
+def test_distances_are_in_mm_whatever_the_unit_of_the_header(
+    tmp_path: Path, unit: str, factor: float, code: str
+) -> None:
+    voxels = np.zeros((40, 40, 40), np.uint8)
+    voxels[10:20, 10:20, 10:20] = L1
+    affine = np.diag([1.5 * factor, 1.5 * factor, 1.5 * factor, 1])
+    for name, held in (("p", np.roll(voxels, 1, 0)), ("t", voxels)):
+        image = nib.Nifti1Image(held, affine)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+
+    result = score(tmp_path / "p.nii.gz", tmp_path / "t.nii.gz")
+
+    assert result.details["labels"][0]["hd95_mm"] == pytest.approx(1.5)
+    told = [note.message for note in result.warnings if note.code == code]
+    assert [text.split(":")[0] for text in told] == ["the truth", "the prediction"]

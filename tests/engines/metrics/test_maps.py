@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from engines.errors import MaskError, UnsupportedError
 from engines.geometry import Grid
 from engines.labels import BY_NAME, SCHEMES, STRUCTURES, Scheme
-from engines.metrics.maps import Compared, MapSettings, read_map, together
+from engines.metrics.map_files import read_map
+from engines.metrics.maps import Compared, MapSettings, together
 from engines.metrics.pairs import Pair
 from engines.volume import Volume
 from tests import phantoms
@@ -70,7 +72,7 @@ def codes(found: Compared) -> list[str]:
 
 def in_scheme(voxels: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.uint8]:
     """Return VerSe ids as ``scheme`` numbers them."""
-    back = {verse: label for label, verse in SCHEMES[scheme].items()}
+    back = {verse: label for label, verse in [*SCHEMES[scheme].items()][::-1]}
     table = np.zeros(256, np.uint8)
     for label in np.unique(voxels[voxels > 0]).tolist():
         table[label] = back.get(label, 0)
@@ -333,12 +335,80 @@ def test_the_first_sacral_vertebra_is_part_of_the_sacrum(tmp_path: Path) -> None
     np.testing.assert_array_equal(found.voxels == SACRUM, one | other)
 
 
-def test_structures_on_different_grids_are_refused_by_name(tmp_path: Path) -> None:
-    structures(tmp_path, column())
-    write(tmp_path / "vertebrae_T12.nii.gz", column(), axes="LPS")
+@pytest.mark.parametrize("odd", ["vertebrae_C1", "vertebrae_L5", "vertebrae_T12"])
+def test_the_structure_on_another_grid_is_named(tmp_path: Path, odd: str) -> None:
+    names = ("vertebrae_C1", "vertebrae_L5", "vertebrae_T12", "sacrum")
+    for name in names:
+        axes = "LPS" if name == odd else "RAS"
+        write(tmp_path / f"{name}.nii.gz", column(), axes=axes)
 
-    with pytest.raises(MaskError, match=r"vertebrae_\w+\.nii\.gz is on another grid"):
+    with pytest.raises(MaskError, match=f": {odd}.nii.gz is on another grid than the"):
         read_map(tmp_path)
+
+
+def test_structures_of_which_none_is_the_odd_one_are_both_named(tmp_path: Path) -> None:
+    write(tmp_path / "vertebrae_L1.nii.gz", column())
+    write(tmp_path / "vertebrae_L2.nii.gz", column(), axes="LPS")
+
+    with pytest.raises(MaskError, match=r"L1\.nii\.gz and .*L2\.nii\.gz are on differ"):
+        read_map(tmp_path)
+
+
+def test_overlapping_structures_are_counted(tmp_path: Path) -> None:
+    one, other = column() == L1, (column() == L1) | (column() == L2)
+    folder = tmp_path / "p"
+    write(folder / "L1.nii.gz", one.astype(np.uint8))
+    write(folder / "L2.nii.gz", other.astype(np.uint8))
+    truth = write(tmp_path / "t.nii.gz", column())
+
+    found = together(Pair("a", truth, folder), MapSettings(), binary=False)
+
+    (note,) = found.notes
+    assert note.code == "overlap"
+    assert note.message.startswith(f"the prediction: {int(one.sum())} voxels")
+    assert not (whole(found) == L1).any()
+
+
+@pytest.mark.parametrize("side", ["prediction", "truth"])
+def test_an_id_of_two_versions_has_to_be_told(tmp_path: Path, side: str) -> None:
+    maps = {name: column() for name in ("prediction", "truth")}
+    maps[side] = in_scheme(column(), "totalsegmentator-v2")
+    maps[side][maps[side] == 25] = 26
+    option = "scheme" if side == "prediction" else "truth_scheme"
+
+    with pytest.raises(
+        MaskError, match=f"label 26 of the {side} is S1 .* L6"
+    ) as caught:
+        compared(tmp_path, *maps.values(), **{option: "totalsegmentator"})
+    flag = "--scheme" if side == "prediction" else "--truth-scheme"
+    assert f"{flag} totalsegmentator-v2" in caught.value.hint
+    found = compared(tmp_path, *maps.values(), **{option: "totalsegmentator-v2"})
+    np.testing.assert_array_equal(whole(found), column())
+
+
+@pytest.mark.parametrize("side", ["prediction", "truth"])
+def test_nearly_whole_labels_are_rounded_with_a_note(tmp_path: Path, side: str) -> None:
+    maps = {name: column() for name in ("prediction", "truth")}
+    maps[side] = maps[side].astype(np.float32) - np.float32(1e-4) * (maps[side] > 0)
+
+    found = compared(tmp_path, *maps.values())
+
+    (note,) = found.notes
+    assert note.code == "rounded"
+    assert note.message.startswith(f"the {side}: ")
+    np.testing.assert_array_equal(whole(found), column())
+
+
+def test_a_channel_for_each_label_is_no_series(tmp_path: Path) -> None:
+    hot = np.stack([column() == label for label in (0, L1, L2)], axis=-1)
+    path = tmp_path / "p.nii.gz"
+    nib.save(nib.Nifti1Image(hot.astype(np.uint8), np.eye(4)), path)
+    truth = write(tmp_path / "t.nii.gz", column())
+
+    with pytest.raises(UnsupportedError, match="the prediction cannot") as caught:
+        together(Pair("a", truth, path), MapSettings(), binary=False)
+    assert "one-hot" in caught.value.hint
+    assert "Split" not in caught.value.hint
 
 
 def test_a_folder_without_structures_is_refused(tmp_path: Path) -> None:

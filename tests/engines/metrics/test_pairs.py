@@ -383,8 +383,8 @@ def test_a_table_may_list_folders_of_structures(tmp_path: Path) -> None:
     ("text", "match"),
     [
         ("prediction,reference\np/a.nii,t/a.nii\n", "no column truth"),
-        ("a,b\n1,2\n", "no column prediction and truth"),
-        ("", "no column prediction and truth"),
+        ("a,b\n1,2\n", "no column prediction and no truth"),
+        ("", "no column prediction and no truth"),
         ("prediction,truth\n", "no rows"),
         (
             "prediction,truth\np/a.nii,t/a.nii\np/b.nii,t/a.nii\n",
@@ -394,34 +394,161 @@ def test_a_table_may_list_folders_of_structures(tmp_path: Path) -> None:
             "name,prediction,truth\nx,p/a.nii,t/a.nii\nx,p/b.nii,t/b.nii\n",
             "several cases are called x",
         ),
-        (b"\xff\xfe\x00\x00", "cannot be read as a table"),
+        (b"a\0b,c\n" * 50, "not a table"),
     ],
 )
 def test_what_is_no_table_of_pairs_is_refused(
     tmp_path: Path, text: str | bytes, match: str
 ) -> None:
-    with pytest.raises(SettingsError, match=rf"pairs\.csv: {match}"):
+    with pytest.raises(SettingsError, match=rf"pairs\.csv.* {match}"):
         read_pairs(table(tmp_path, text))
 
 
 @pytest.mark.parametrize(
-    ("row", "missing"), [("p/x.nii,t/a.nii", "x"), ("p/a.nii,t/y.nii", "y")]
+    ("row", "match"),
+    [
+        ("p/x.nii,t/a.nii", r"line 3: the prediction .*x\.nii does not exist"),
+        ("p/a.nii,t/y.nii", r"line 3: the truth .*y\.nii does not exist"),
+        ("p/a.nii,", "line 3: no truth is named"),
+        ("p/a.nii", "line 3: no truth is named"),
+    ],
 )
-def test_a_file_that_a_table_lists_must_exist(
-    tmp_path: Path, row: str, missing: str
+def test_a_bad_row_of_a_table_is_a_bad_case_among_others(
+    tmp_path: Path, row: str, match: str
 ) -> None:
-    listed = table(tmp_path, f"prediction,truth\n{row}\n")
+    listed = table(tmp_path, f"prediction,truth\np/b.nii,t/b.nii\n{row}\n")
 
-    with pytest.raises(NotFoundError, match=rf"{missing}\.nii does not exist"):
-        read_pairs(listed)
+    good, bad = read_pairs(listed)
+
+    assert (good.name, good.problem) == ("b", None)
+    with pytest.raises((MaskError, NotFoundError), match=match):
+        raise bad.problem or AssertionError
 
 
-@pytest.mark.parametrize("row", ["p/a.nii,", "p/a.nii"])
-def test_a_row_without_truth_is_refused(tmp_path: Path, row: str) -> None:
-    listed = table(tmp_path, f"prediction,truth\n{row}\n")
+TEXT = "Prediction,TRUTH,Name\np/a.nii,t/a.nii,one\n,t/b.nii,\n\n"
 
-    with pytest.raises((SettingsError, NotFoundError), match="truth"):
-        read_pairs(listed)
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.encode(),
+        TEXT.replace(",", ";").encode(),
+        TEXT.replace(",", "\t").encode(),
+        TEXT.replace(",", " , ").encode(),
+        TEXT.encode("utf-16"),
+        TEXT.encode("utf-16-le"),
+        TEXT.encode("utf-8-sig").replace(b"\n", b"\r\n"),
+        b'"prediction";"truth";"name"\n"p/a.nii";"t/a.nii";"one"\n;t/b.nii\n',
+        TEXT.replace("/", "\\").encode(),
+    ],
+    ids=[
+        *("commas", "semicolons", "tabs", "spaced", "utf-16", "utf-16 without mark"),
+        *("windows", "quoted, short rows", "backslashes"),
+    ],
+)
+def test_tables_of_any_program_are_read(tmp_path: Path, content: bytes) -> None:
+    one, other = read_pairs(table(tmp_path, content))
+
+    assert (one.name, other.name) == ("one", "b")
+    assert one.prediction == tmp_path / "p/a.nii"
+    assert other.prediction is None
+    assert other.truth == tmp_path / "t/b.nii"
+
+
+def test_columns_parted_by_spaces(tmp_path: Path) -> None:
+    text = "name  prediction truth\none p/a.nii   t/a.nii\n"
+
+    assert read_pairs(table(tmp_path, text)) == [
+        Pair("one", tmp_path / "t/a.nii", tmp_path / "p/a.nii")
+    ]
+
+
+def test_letters_of_windows(tmp_path: Path) -> None:
+    text = "name,prediction,truth\nH\xfcfte,p/a.nii,t/a.nii\n"
+
+    (pair,) = read_pairs(table(tmp_path, text.encode("cp1252")))
+    assert pair.name == "H\xfcfte"
+
+
+@pytest.mark.parametrize(
+    ("preds", "truths", "cases"),
+    [
+        # One marked name among others, on either side.
+        (
+            ["a_seg-spine_msk.nii", "b.nii", "c.nii"],
+            ["a.nii", "b.nii", "c.nii"],
+            {"a": "a_seg-spine_msk.nii", "b": "b.nii", "c": "c.nii"},
+        ),
+        (
+            ["a.nii", "b.nii"],
+            ["a_msk.nii", "b.nii", "c.nii"],
+            {"a": "a.nii", "b": "b.nii", "c": None},
+        ),
+        # What another program wrote under the name of the scan.
+        (
+            ["a_seg-spine_msk.nii", "b_ct.nii"],
+            ["a_msk.nii", "b_msk.nii"],
+            {"a": "a_seg-spine_msk.nii", "b": "b_ct.nii"},
+        ),
+        (
+            ["a_msk.nii", "b_msk.nii"],
+            ["a_msk.nii", "b_ct.nii"],
+            {"a": "a_msk.nii", "b": "b_msk.nii"},
+        ),
+        # Names of 3D Slicer, and of VerSe's challenge.
+        (["x.seg.nrrd"], ["x.mha"], {"x": "x.seg.nrrd"}),
+        (["x.mha"], ["x.seg.nrrd"], {"x": "x.mha"}),
+        (["x.mha", "x.seg.nrrd"], ["x.mha", "x.seg.nrrd"], {"x": "x.seg.nrrd"}),
+        (["x_ct.nii"], ["x_seg.nii"], {"x": "x_ct.nii"}),
+        (["x_mask.nii"], ["x_label.nii"], {"x": "x_mask.nii"}),
+    ],
+)
+def test_a_marked_name_hides_no_other(
+    tmp_path: Path, preds: list[str], truths: list[str], cases: dict[str, str | None]
+) -> None:
+    both = touch(tmp_path / "preds", *preds), touch(tmp_path / "truth", *truths)
+
+    assert {name: pair[0] for name, pair in found(*both).items()} == cases
+
+
+def test_every_image_is_scored_or_named(tmp_path: Path) -> None:
+    preds = touch(
+        tmp_path / "preds",
+        *("a_ct.nii", "a_seg-spine_msk.nii", "extra_msk.nii", "old.hdr", "old.img"),
+    )
+    truth = touch(
+        tmp_path / "truth", "a_ct.nii", "a_msk.nii", "b_mr.nii", "c.nii", "c.mgz"
+    )
+
+    pairs, notes = find_pairs(preds, truth)
+
+    assert [(pair.name, pair.prediction is None) for pair in pairs] == [
+        ("a", False),
+        ("c", True),
+    ]
+    told = "\n".join(note.message for note in notes)
+    for name in ("extra", "old.hdr", "old.img", "b_mr.nii", "c.mgz"):
+        assert name in told
+    assert told.count("a_ct.nii") == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "one"),
+    [
+        (["L2", "L3", "sacrum"], True),
+        (["vertebra_L2"], True),
+        (["Vertebrae_L2"], True),
+        (["T1", "T2", "T3"], True),
+        (["T1", "T2"], False),
+    ],
+)
+def test_structures_by_other_names(tmp_path: Path, names: list[str], one: bool) -> None:
+    preds = touch(tmp_path / "preds", *[f"case/{name}.nii.gz" for name in names])
+    truth = touch(tmp_path / "truth", "case_msk.nii.gz", "case/T1.nii.gz")
+
+    pairs, _ = find_pairs(preds, truth)
+    case = next(pair for pair in pairs if pair.name == "case")
+    assert (case.prediction == preds / "case") is one
 
 
 def test_truths_of_scans(tmp_path: Path) -> None:

@@ -657,7 +657,7 @@ def test_folders_that_both_may_hold_the_images_are_refused(tmp_path: Path) -> No
     ("content", "error", "match"),
     [
         (b"", UnreadableError, "no column image and no mask; it has none"),
-        (b"image;mask\na;b\n", UnreadableError, "it has image;mask"),
+        (b"image;file\na;b\n", UnreadableError, "no column mask; it has image, file"),
         (b"image,file\na,b\n", UnreadableError, "no column mask; it has image, file"),
         (b"image,mask\n", NotFoundError, "has no rows"),
         (b"\xff\xfe\x00", UnreadableError, "not a table"),
