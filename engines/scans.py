@@ -321,7 +321,7 @@ def _unread(path: Path, place: Place) -> Iterator[Found]:
     shown = place.shown / path.name
     msg = f"{shown}: an image in a format that is not read"
     error = UnsupportedError(msg, hint="Convert it to NIfTI (.nii.gz).")
-    yield Found(str(PurePosixPath(*place.parts, stem)), shown, (path,), error)
+    yield Found(place.below(stem).name, shown, (path,), error)
 
 
 def _archive(
