@@ -131,6 +131,8 @@ def require_known(volume: Volume, name: str, header: str, known: Sequence[str]) 
             "Give CT in Hounsfield units; if it is MR, --modality mr goes on, or call "
             "it NAME_mr."
         )
+        if _scale(volume).candidates:
+            hint += " If it is CT, --modality ct takes off the larger offset."
         raise ModalityError(msg, hint=hint)
     msg = f"{seen}; there is no model for {found.upper()} here"
     raise ModalityError(msg, hint="Give one with --model.")
