@@ -8,7 +8,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
+from engines.daemons import DaemonPool
 from engines.errors import SettingsError, SpineError
 from engines.files import (
     require_writable,
@@ -97,7 +97,7 @@ class SegmentRun:
         self.contents: dict[str, str] = {}
         self.log = RunLog(output, {"command": command, **self._header()})
         self._computer = Computer(settings, self.log, told)
-        self._loader = ThreadPoolExecutor(1, "load")
+        self._loader = DaemonPool(1, "load")
         self.found = find_scans(
             inputs, settings.include, settings.exclude, avoid=output
         )
@@ -147,7 +147,7 @@ class SegmentRun:
                 self._loader.submit(self._load_early)
             yield from self._batch(todo)
         finally:
-            self._loader.shutdown(wait=False, cancel_futures=True)
+            self._loader.close(0.0)
             cases = self.log.finish(
                 **self.facts(), seconds=round(time.monotonic() - started, 2)
             )

@@ -451,17 +451,19 @@ def _read_image(pair: Pair, image: Path, wanted: str) -> tuple[Volume, Notes]:
     scan = Volume.read(image)
     require_scan(scan, image.name)
     scan = to_hounsfield(scan)
+    read = scan.notes
     if pair.source.kind == "bone":
-        return scan, ()
+        return scan, read
     found = recognise(scan, stem_of(image), sidecar_modality(image))
     if {found, wanted} == {"ct", "mr"}:
         msg = f"{image.name}: it is {found.upper()}; {wanted.upper()} is needed"
         raise ModalityError(msg, hint=_WRONG_KIND)
     try:
         told = wanted if found == wanted == "mr" else ""
-        return admit(scan, wanted, told=told, may_force=False)
+        scan, notes = admit(scan, wanted, told=told, may_force=False)
     except ModalityError as error:
         raise ModalityError(f"{image.name}: {error}", hint=_WRONG_KIND) from error
+    return scan, (*read, *notes)
 
 
 def _load_image(
