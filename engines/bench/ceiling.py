@@ -34,6 +34,9 @@ STANDS_FOR: Mapping[str, str] = MappingProxyType({"int8": "bfloat16"})
 
 ROUNDS = 7
 
+LEAST, MOST_SECONDS = 256, 1.0
+"""The smallest matrices, and seconds that a product of larger ones may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
@@ -84,12 +87,26 @@ def _ceiling(name: str, dtype: torch.dtype, size: int, device: torch.device) -> 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
+        size = _fitting(size, dtype, device)
         left, right = (torch.rand(size, size, device=device).to(dtype) for _ in "ab")
         seconds = [_seconds(left, right, device) for _ in range(ROUNDS + 1)]
     finally:
         torch.set_float32_matmul_precision(before)
     median = statistics.median(seconds[1:])  # the first one warms up
     return Ceiling(name, 2 * size**3 / median / 1e9, size, tf32)
+
+
+def _fitting(size: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Return a size whose product does not take long.
+
+    Processors that only emulate bfloat16 take minutes for matrices of 2048.
+    """
+    left, right = (torch.rand(LEAST, LEAST, device=device).to(dtype) for _ in "ab")
+    _seconds(left, right, device)
+    took = _seconds(left, right, device)
+    while size > LEAST and took * (size / LEAST) ** 3 > MOST_SECONDS:
+        size //= 2
+    return size
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor, device: torch.device) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from engines.bench import ceiling
 from engines.networks import shelf
 from engines.runtimes import backends
 from spinecli.app import app
@@ -38,14 +39,14 @@ SHORTER = (
     ("--steps 2000", "--steps 1 --batch 2"),
     ("--steps 500", "--steps 1 --batch 2"),
     ("mr-networks-losses --data DIR", "mr.toml --data MR"),
-    ("--flops 25%", "--flops 25% --batches 1 --finetune 0"),
-    ("--flops 50%", "--flops 50% --batches 1 --finetune 0"),
+    ("--flops 25%", "--flops 25% --batches 1 --finetune 0 --split all"),
+    ("--flops 50%", "--flops 50% --batches 1 --finetune 0 --split all"),
     (
         "--steps 3 --compare random,magnitude --seeds 3",
-        "--steps 1 --compare random,magnitude --seeds 1 --batches 1 --finetune 0",
+        "--steps 1 --compare random,magnitude --seeds 1 --batches 1 --finetune 0 --split all",
     ),
-    ("--ratio 50% --dry-run", "--ratio 50% --dry-run --batches 1"),
-    ("--plan half-plan.json", "--plan half-plan.json --finetune 0"),
+    ("--ratio 50% --dry-run", "--ratio 50% --dry-run --batches 1 --split all"),
+    ("--plan half-plan.json", "--plan half-plan.json --finetune 0 --split all"),
     ("--for sm86,sm89,sm120", "--for sm89"),
     ("spine bench -o OUT", f"spine bench scans/ -o OUT {QUICK}"),
     ("--plain --repeats 5", f"--plain {QUICK}"),
@@ -214,6 +215,7 @@ def test_the_line_runs(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) 
         if part in line and backends.find(backend).missing() is not None:
             pytest.skip(f"{backend} is not installed")
     monkeypatch.chdir(place)
+    monkeypatch.setattr(ceiling, "SIZE", {"cpu": 256, "cuda": 512})
     refused = next((c for part, c in REFUSED.items() if part in f"{line} "), None)
     if refused:
         status, told = run(f"{line} --json", place)

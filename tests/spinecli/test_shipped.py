@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from engines.bench import ceiling
 from engines.networks import catalog, shelf
 from engines.networks.manifest import read_manifest
 from engines.runtimes import backends
@@ -25,8 +26,14 @@ WAYS = [
     for precision in row.precisions.get("cpu", ())
 ]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_ceiling")
 model = pytest.mark.parametrize("name", SHIPPED)
+
+
+@pytest.fixture
+def small_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply small matrices where a machine's speed is measured."""
+    monkeypatch.setattr(ceiling, "SIZE", {"cpu": 256, "cuda": 512})
 
 
 @pytest.fixture(scope="module")
