@@ -101,6 +101,8 @@ def _fitting(size: int, dtype: torch.dtype, device: torch.device) -> int:
 
     Processors that only emulate bfloat16 take minutes for matrices of 2048.
     """
+    if size <= LEAST:
+        return size
     left, right = (torch.rand(LEAST, LEAST, device=device).to(dtype) for _ in "ab")
     _seconds(left, right, device)
     took = _seconds(left, right, device)

@@ -29,6 +29,23 @@ def test_it_is_operations_over_the_median_of_seconds(
         assert (one.size, one.tf32) == (64, False)
 
 
+def test_matrices_are_smaller_where_a_product_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in bfloat16 on a processor that emulates it: 2048 took minutes there."""
+    monkeypatch.setattr(ceiling, "SIZE", {"cpu": 2048})
+    rows = []
+
+    def seconds(left: torch.Tensor, *_: object) -> float:
+        rows.append(len(left))
+        return (len(left) / 256) ** 3 * (0.1 if left.dtype == torch.bfloat16 else 1e-4)
+
+    monkeypatch.setattr(ceiling, "_seconds", seconds)
+    found = ceiling.measure(CPU)
+    assert (found["float32"].size, found["bfloat16"].size) == (2048, 512)
+    assert found["bfloat16"].gflops == pytest.approx(2 * 256**3 / 0.1 / 1e9)
+
+
 @pytest.mark.usefixtures("small")
 def test_it_leaves_torch_as_it_was() -> None:
     before = torch.get_float32_matmul_precision()
