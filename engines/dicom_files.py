@@ -9,7 +9,7 @@ from engines import archives, sniff
 from engines.archives import Unpacked
 from engines.convert.series import Collector
 from engines.errors import UnreadableError
-from engines.files import TEMPORARY_PREFIX
+from engines.files import TEMPORARY_PREFIX, files_below
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import stem_of
 
@@ -101,7 +101,7 @@ def holds_dicom(folder: Path) -> bool:
     if folder.name.startswith(TEMPORARY_PREFIX):
         return False
     try:
-        files = [path for path in islice(folder.rglob("*"), PEEKED) if path.is_file()]
+        files = [p for p in islice(files_below(folder), PEEKED) if p.is_file()]
     except OSError:
         return False
     return any(sniff.kind_of(path) in ("dicom", "packed") for path in files)

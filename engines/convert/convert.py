@@ -22,7 +22,7 @@ from engines.errors import (
     SpineError,
     UnreadableError,
 )
-from engines.files import require_writable, sha256_of, write_json
+from engines.files import require_writable, sha256_of, sweep, write_json
 from engines.results import CaseResult, Problem
 from engines.runlog import RunLog
 from engines.scans import Found, survey
@@ -146,6 +146,7 @@ class ConvertRun:
             OutputError: the output folder cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         started = time.monotonic()
         todo: list[_Case] = []
         try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import MaskError, NotFoundError, SettingsError, SpineError
+from engines.files import files_below
 from engines.labels import STRUCTURES
 from engines.results import Note
 from engines.scans import STRUCTURE_FOLDER, is_label_map
@@ -226,7 +227,7 @@ def _label_maps(given: Path) -> _Files:
     if not given.is_dir():
         msg = f"{given} does not exist"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
-    images = [path for path in sorted(given.rglob("*")) if _is_image(path)]
+    images = [path for path in sorted(files_below(given)) if _is_image(path)]
     if not images:
         msg = f"no label maps under {given}"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")

@@ -14,6 +14,7 @@ from engines.errors import MaskError, SettingsError
 from engines.files import (
     require_writable,
     sha256_of,
+    sweep,
     unchanged,
     write_bytes,
     write_json,
@@ -175,6 +176,7 @@ class PrepareRun:
             OutputError: the output folder cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         started = time.monotonic()
         usable: list[Case] = []
         todo: list[Case] = []

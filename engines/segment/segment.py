@@ -21,6 +21,7 @@ from engines.errors import SettingsError, SpineError
 from engines.files import (
     require_writable,
     sha256_of,
+    sweep,
     unchanged,
     write_bytes,
     write_text,
@@ -129,6 +130,7 @@ class SegmentRun:
             OutputError: the results cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         started = time.monotonic()
         todo: list[Found] = []
         try:

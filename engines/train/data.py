@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engines import geometry, labels
 from engines.errors import MaskError, ModalityError, TrainingError, UnreadableError
-from engines.files import sha256_of
+from engines.files import files_below, sha256_of
 from engines.preprocess import intensity, resample
 from engines.preprocess import split as subjects
 from engines.preprocess.checks import require_scan
@@ -396,7 +396,7 @@ def _images_under(folder: Path) -> list[Path]:
     if not folder.is_dir():
         msg = f"there is no folder {folder}"
         raise TrainingError(msg, hint="Check --data and the sources' paths.")
-    return sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES))
+    return sorted(p for p in files_below(folder) if p.name.endswith(SUFFIXES))
 
 
 def _class_map(
