@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engines import owners
-
 from engines.errors import OutputError, UnreadableError
 
 if sys.platform != "win32":
