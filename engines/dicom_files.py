@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from engines import archives, sniff
-from engines.archives import Unpacked
+from engines.archives import Budget, Unpacked
 from engines.convert.series import Collector
 from engines.errors import UnreadableError
 from engines.files import TEMPORARY_PREFIX, files_below
@@ -66,14 +66,21 @@ class DicomFiles:
         self.places[path] = place
         self.collector.add(path)
 
-    def add_packed(self, path: Path, place: Place) -> None:
-        """Add a file that is compressed as a whole; a damaged one is unreadable."""
+    def add_packed(
+        self, path: Path, place: Place, budget: Budget | None = None
+    ) -> None:
+        """Add a file that is compressed as a whole; a damaged one is unreadable.
+
+        Raises:
+            UnsupportedError: it is larger than any image, for its bytes.
+            OutputError: the temporary disk is too small.
+        """
         folder = self.inflated.get(path.parent)
         if folder is None:
             folder = self.inflated[path.parent] = archives.temporary(path.parent)
             self.held.append(folder)
         try:
-            self.add(archives.inflate(path, folder), place)
+            self.add(archives.inflate(path, folder, budget), place)
         except UnreadableError:
             self.places[path] = place
             self.collector.unreadable.append(path)

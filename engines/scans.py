@@ -5,7 +5,9 @@ was found in, without suffix; results are stored under that name. The slices of 
 DICOM series are brought together from all folders of an input.
 """
 
+import errno
 import re
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engines import archives, sniff
-from engines.archives import Unpacked
+from engines.archives import Budget, Unpacked
 from engines.convert.assemble import read_stack
 from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
 from engines.convert.series import DISC_DIRECTORY
@@ -33,6 +35,11 @@ from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
 
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
+
+SPECIAL = ("FIFO", "socket", "device")
+"""What is neither file nor folder, and never opened."""
+
+SPECIAL_HINT = "Put a file in its place."
 
 FOREIGN_HINT = "Unpack it and give the folder; zip and tar archives are opened."
 
@@ -86,10 +93,10 @@ class _Search:
         images: whether image files are wanted, or DICOM only.
     """
 
-    avoid: Path | None
+    avoid: tuple[int, int] | None
     images: bool
-    folders: set[Path] = field(default_factory=set)
-    files: set[Path] = field(default_factory=set)
+    folders: set[tuple[int, int]] = field(default_factory=set)
+    files: set[tuple[tuple[int, int] | None, str]] = field(default_factory=set)
     label_maps: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
     repeats: int = 0
@@ -150,7 +157,8 @@ def survey(
         avoid: the output folder.
         images: whether image files are wanted too, or DICOM only.
     """
-    search = _Search(avoid.resolve() if avoid else None, images)
+    archives.sweep()
+    search = _Search(_identity(avoid) if avoid else None, images)
     inputs = [_disc(path) for path in inputs]
     folders = [path for path in inputs if path.is_dir()]
     others = [path for path in inputs if not path.is_dir()]
@@ -215,17 +223,24 @@ def _disc(path: Path) -> Path:
 
 
 def _in_folder(root: Path, search: _Search) -> list[Found]:
-    if root.resolve() in search.folders:
+    if _identity(root) in search.folders:
         return []
     place = Place(_root_name(root), (), root)
     return _at(place, root, search)
 
 
-def _at(place: Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
+def _at(
+    place: Place,
+    folder: Path,
+    search: _Search,
+    *held: Unpacked,
+    budget: Budget | None = None,
+) -> list[Found]:
     """Return what lies in one input: a folder, or an archive that was unpacked."""
     maps, other, repeats = search.label_maps, search.objects, search.repeats
     dicom = DicomFiles(held=[*held])
-    found = [*_walk(folder, place, search, dicom), *_dicom_scans(dicom, search)]
+    found = [*_walk(folder, place, search, dicom, budget)]
+    found += _dicom_scans(dicom, search)
     if found or search.repeats > repeats:
         return found
     told = _left_out(search.label_maps - maps, search.objects - other)
@@ -243,32 +258,92 @@ def _left_out(label_maps: int, other_dicom: int) -> str:
 
 
 def _walk(
-    folder: Path, place: Place, search: _Search, dicom: DicomFiles
+    folder: Path,
+    place: Place,
+    search: _Search,
+    dicom: DicomFiles,
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
-    real = folder.resolve()
-    if real in search.folders or (real == search.avoid and place.parts):
-        return
-    search.folders.add(real)
+    """Yield what lies in a folder and below, for all its DICOM goes to ``dicom``.
+
+    Args:
+        folder: where to begin.
+        place: of ``folder``.
+        search: what was seen so far.
+        dicom: takes DICOM files.
+        budget: of the archive that the folder came out of.
+    """
+    waiting = [(folder, place)]
+    while waiting:
+        folder, place = waiting.pop()
+        inner: list[tuple[Path, Place]] = []
+        try:
+            status = folder.stat()
+            real = status.st_dev, status.st_ino
+            if real in search.folders or (real == search.avoid and place.parts):
+                continue
+            search.folders.add(real)
+            held = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
+            entries = [(path, _entry(path)) for path in held]
+        except OSError as error:
+            msg = f"{place.shown}: cannot be opened ({error.strerror})"
+            yield Found(place.name, place.shown, problem=UnreadableError(msg))
+            continue
+        for path, kind in entries:
+            if kind == "file":
+                yield from _file(path, place, search, dicom, budget)
+            elif kind == "dead link" and not is_hidden(path):
+                yield from _broken_link(path, place)
+            elif kind == "folder" and not is_hidden(path):
+                inner.append((path, place.below(path.name)))
+            elif kind == "folder" and holds_dicom(path):
+                search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
+            elif kind in SPECIAL and not is_hidden(path):
+                yield from _special(path, place, search, kind)
+        waiting += reversed(inner)
+
+
+def _entry(path: Path) -> str:
+    """Return what an entry of a folder is, by where it leads, one of ``SPECIAL`` or other.
+
+    Raises:
+        OSError: it cannot be told.
+    """
     try:
-        entries = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):
+        return "dead link" if path.is_symlink() else "gone"
     except OSError as error:
-        msg = f"{place.shown}: cannot be opened ({error.strerror})"
-        yield Found(place.name, place.shown, problem=UnreadableError(msg))
+        if error.errno == errno.ELOOP:
+            return "dead link"
+        raise
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO"}
+    kinds |= {stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def _special(
+    path: Path, place: Place, search: _Search, kind: str
+) -> Iterator[Found]:
+    """Report what is called like a scan and is no file; count what is not.
+
+    It is never opened: that would wait until somebody writes to it.
+    """
+    shown = place.shown / path.name
+    named = (suffix_of(path) and search.images) or path.suffix.lower() == DICOM_SUFFIX
+    if not named or is_label_map(path):
+        search.left_out.append(LeftOut(shown, kind))
         return
-    for path in entries:
-        if path.is_file():
-            yield from _file(path, place, search, dicom)
-        elif path.is_symlink() and not path.exists() and not is_hidden(path):
-            yield from _broken_link(path, place)
-    for path in entries:
-        if path.is_dir() and not is_hidden(path):
-            yield from _walk(path, place.below(path.name), search, dicom)
-        elif path.is_dir() and holds_dicom(path):
-            search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
+    problem = UnsupportedError(f"{shown}: a {kind}, not a file", hint=SPECIAL_HINT)
+    yield Found(place.name_of(path), shown, problem=problem)
 
 
 def _file(
-    path: Path, place: Place, search: _Search, dicom: DicomFiles
+    path: Path,
+    place: Place,
+    search: _Search,
+    dicom: DicomFiles,
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
     if path.name.startswith(TEMPORARY_PREFIX) or _seen(path, search):
         return
@@ -276,13 +351,13 @@ def _file(
     if kind == "dicom":
         dicom.add(path, place)
     elif kind == "packed":
-        dicom.add_packed(path, place)
+        yield from _packed(path, place, dicom, budget)
     elif is_hidden(path):
         return
     elif suffix_of(path):
         yield from _image(path, place, search, tuple(dicom.held))
     elif archives.is_archive(path, kind):
-        yield from _archive(path, place, search, dicom)
+        yield from _archive(path, place, search, dicom, budget)
     elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
         dicom.add(path, place)
     elif kind == "foreign" or path.name.lower().endswith(sniff.FOREIGN_SUFFIXES):
@@ -299,25 +374,49 @@ def _foreign(path: Path, place: Place) -> Found:
     return Found(place.below(path.name).name, shown, problem=problem)
 
 
+def _packed(
+    path: Path, place: Place, dicom: DicomFiles, budget: Budget | None
+) -> Iterator[Found]:
+    try:
+        dicom.add_packed(path, place, budget)
+    except SpineError as error:
+        yield Found(place.name_of(path), place.shown / path.name, problem=error)
+
+
 def _archive(
-    path: Path, place: Place, search: _Search, dicom: DicomFiles
+    path: Path,
+    place: Place,
+    search: _Search,
+    dicom: DicomFiles,
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
     inside = archives.stem_of(path)
     if is_label_map(path):
         return
+    budget = budget or Budget.of(path)
     try:
-        unpacked = archives.unpack(path)
+        with budget.inside():
+            unpacked = archives.unpack(path, budget)
+            dicom.held.append(unpacked)
+            within = Place(place.root, (*place.parts, inside), place.shown / path.name)
+            yield from _walk(unpacked.root, within, search, dicom, budget)
     except SpineError as error:
         name = place.below(inside).name
         yield Found(name, place.shown / path.name, problem=error)
-        return
-    dicom.held.append(unpacked)
-    within = Place(place.root, (*place.parts, inside), place.shown / path.name)
-    yield from _walk(unpacked.root, within, search, dicom)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what is the same for all paths to a folder, None if it is not there."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _seen(path: Path, search: _Search) -> bool:
-    real = path.resolve()
+    file = path.resolve() if path.is_symlink() else path
+    real = _identity(file.parent), file.name
     if real in search.files:
         search.repeats += 1
         return True
@@ -416,7 +515,7 @@ def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Foun
     kind = sniff.kind_of(path)
     place = Place(_root_name(path.parent), (), path.parent)
     if kind == "packed":
-        dicom.add_packed(path, place)
+        yield from _packed(path, place, dicom, None)
     elif kind == "dicom":
         dicom.add(path, place)
     elif suffix_of(path):
@@ -434,12 +533,14 @@ def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Foun
 
 def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
     name = archives.stem_of(path)
+    budget = Budget.of(path)
     try:
-        unpacked = archives.unpack(path)
+        with budget.inside():
+            unpacked = archives.unpack(path, budget)
+            place = Place(name, (), path)
+            yield from _at(place, unpacked.root, search, unpacked, budget=budget)
     except SpineError as error:
         yield Found(name, path, problem=error)
-        return
-    yield from _at(Place(name, (), path), unpacked.root, search, unpacked)
 
 
 def _missing(path: Path, search: _Search) -> SpineError:
