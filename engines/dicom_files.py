@@ -9,7 +9,7 @@ from engines import archives, sniff
 from engines.archives import Budget, Unpacked
 from engines.convert.series import Collector
 from engines.errors import UnreadableError
-from engines.files import TEMPORARY_PREFIX, files_below
+from engines.files import TEMPORARY_PREFIX, Stamps, files_below, stamp_of
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import stem_of
 
@@ -54,17 +54,24 @@ class DicomFiles:
         places: file -> where it lies.
         held: archives that hold files; they stay unpacked as long as this.
         inflated: folder -> copies of its compressed files.
+        stamps: file -> what it was when its header was read.
     """
 
     collector: Collector = field(default_factory=Collector)
     places: dict[Path, Place] = field(default_factory=dict)
     held: list[Unpacked] = field(default_factory=list)
     inflated: dict[Path, Unpacked] = field(default_factory=dict)
+    stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, path: Path, place: Place) -> None:
         """Read the header of a file that lies at ``place``."""
         self.places[path] = place
+        self.stamps[path] = stamp_of(path)
         self.collector.add(path)
+
+    def stamps_of(self, files: Sequence[Path]) -> Stamps:
+        """Return what files were when their headers were read."""
+        return Stamps(tuple(files), tuple(self.stamps[path] for path in files))
 
     def add_packed(
         self, path: Path, place: Place, budget: Budget | None = None

@@ -28,7 +28,7 @@ from engines.errors import (
     UnreadableError,
     UnsupportedError,
 )
-from engines.files import TEMPORARY_PREFIX
+from engines.files import TEMPORARY_PREFIX, Stamps
 from engines.results import Note
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
@@ -71,17 +71,20 @@ class Found:
         path: the image file, or the folder of the DICOM series; in an archive, below
             the archive's own path.
         files: all files that hold the scan; they identify its contents.
-        problem: why it cannot be read, None as far as can be told from outside.
+        problem: why it cannot be read, None as far as can be told from outside; a
+            ``SpineError`` but for faults of this program.
         stack: the DICOM images, None for an image file.
         held: archives that hold ``files``; they stay unpacked as long as this.
+        stamps: what DICOM files were when their headers were read.
     """
 
     name: str
     path: Path
     files: tuple[Path, ...] = ()
-    problem: SpineError | None = None
+    problem: Exception | None = None
     stack: Stack | None = None
     held: tuple[Unpacked, ...] = ()
+    stamps: Stamps = Stamps((), ())
 
 
 @dataclass(slots=True)
@@ -198,7 +201,9 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
     if scan.stack is None:
         volume = Volume.read(scan.files[0])
         return volume, volume.notes
-    return read_stack(scan.stack)
+    read = read_stack(scan.stack)
+    scan.stamps.require_same()
+    return read
 
 
 def is_label_map(path: Path) -> bool:
@@ -469,9 +474,18 @@ def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
         taken[name] += 1
         if taken[name] > 1:
             name = f"{name}_{taken[name]}"
-        held = tuple(dicom.held)
-        yield Found(name, home.shown, stack.files, stack=stack, held=held)
+        yield Found(
+            name,
+            home.shown,
+            stack.files,
+            stack=stack,
+            held=tuple(dicom.held),
+            stamps=dicom.stamps_of(stack.files),
+        )
     yield from _unreadable(grouped.unreadable, places, set(count))
+    faults = {places[path]: (path, error) for path, error in grouped.faults}
+    for place, (path, error) in faults.items():
+        yield Found(f"{place.name}_fault", place.shown, (path,), error)
 
 
 def _unreadable(

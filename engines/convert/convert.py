@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from engines import __version__, batch
 from engines.convert import naming, sidecar
 from engines.convert.assemble import Assembled, assemble
+from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.findings import Repairs
-from engines.convert.headers import DAMAGE
 from engines.convert.stack import LeftOut, Stack
 from engines.errors import (
     NameClashError,
@@ -22,11 +23,11 @@ from engines.errors import (
     SpineError,
     UnreadableError,
 )
-from engines.files import require_writable, sha256_of, sweep, write_json
+from engines.files import Stamps, require_writable, sha256_of, sweep, write_json
 from engines.results import CaseResult, Problem
 from engines.runlog import RunLog
 from engines.scans import Found, survey
-from engines.volume import write_scan
+from engines.volume import Planes, write_scan
 
 RECORD = "convert"
 """Name of the run's record, beside those of other commands."""
@@ -204,9 +205,11 @@ class ConvertRun:
     def _read(self, job: batch.Job) -> Assembled:
         case = self._by_name[job.name]
         with job.timed("read"):
+            self._made_from.pop(case.name, None)
+            self._fingerprint(case)
             made = assemble(case.stack, self.settings.repairs, hold=False)
             job.notes += made.warnings
-            self._fingerprint(case)
+            case.found.stamps.require_same()
         return made
 
     def _write(self, job: batch.Job, made: Assembled) -> CaseResult:
@@ -222,7 +225,8 @@ class ConvertRun:
             )
             about = _provenance(case.stack, made)
             timed = case.stack.axis == "time"
-            write_scan(nifti, made.planes, made.grid, about, timed=timed)
+            planes = _unchanged(made.planes, case.found.stamps)
+            write_scan(nifti, planes, made.grid, about, timed=timed)
             try:
                 write_json(beside, told)
             except OutputError:
@@ -230,6 +234,19 @@ class ConvertRun:
                 raise
         details = {"made_from": self._fingerprint(case), "volume": _volume(made)}
         return job.done({"nifti": str(nifti), "sidecar": str(beside)}, details)
+
+
+def _unchanged(planes: Planes, stamps: Stamps) -> Planes:
+    """Return slices, the last of which is followed by an error if files have changed.
+
+    Some are read only now; nothing is written then.
+    """
+
+    def read() -> Iterator[NDArray[Any]]:
+        yield from planes.planes()
+        stamps.require_same()
+
+    return replace(planes, planes=read)
 
 
 def _kept(_: batch.Job, made: Assembled) -> Assembled:
@@ -265,6 +282,7 @@ def _header(stack: Stack) -> Dataset:
     try:
         return sidecar.facts(path)
     except DAMAGE as error:
+        require_damage(error)
         msg = f"{path.name}: not an intact DICOM file ({type(error).__name__})"
         raise UnreadableError(msg) from None
 

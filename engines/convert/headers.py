@@ -4,10 +4,8 @@ A header is read once; a frame of plain pixels knows where they begin in the fil
 """
 
 import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,6 @@ from typing import Any, TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
@@ -47,26 +44,6 @@ SLICED_KINDS = re.compile(
     "(Legacy Converted )?(Enhanced )?(CT|MR|PET|Positron) .*Image"
 )
 """The same by the names of SOP classes, where no modality is given."""
-
-DAMAGE = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    RecursionError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-)
-"""What a damaged file makes pydicom and the decoders raise."""
 
 MAX_PIXELS = 1 << 28
 """More pixels in an image than any scanner makes: the header is damaged."""
@@ -155,7 +132,7 @@ class FrameReader:
         """Return the images in ``path``, or in a word why it is left out.
 
         Raises:
-            one of ``DAMAGE``: the file is no intact DICOM.
+            one of ``damage.DAMAGE``: the file is no intact DICOM.
         """
         header, at, real = _header(path)
         return self.frames_of(path, header, at, real=real)

@@ -11,7 +11,7 @@ from pydicom.uid import UID
 from engines import geometry
 from engines.convert import checks, sidecar
 from engines.convert.findings import NONE, Finding, Repairs
-from engines.convert.headers import DAMAGE
+from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.layout import distinct
 from engines.convert.stack import (
     LeftOut,
@@ -174,7 +174,8 @@ def _problem(found: Found, stack: Stack, findings: Sequence[Finding]) -> Problem
 def _description(stack: Stack) -> str:
     try:
         header = sidecar.facts(stack.volumes[0][0].path)
-    except DAMAGE:
+    except DAMAGE as error:
+        require_damage(error)
         return ""
     return sidecar.scrubbed(stack.origin.description, sidecar.secrets(header))
 

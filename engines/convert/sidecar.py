@@ -20,7 +20,8 @@ from pydicom.uid import UID
 
 from engines import __version__
 from engines.convert.assemble import Assembled
-from engines.convert.headers import DAMAGE, quiet
+from engines.convert.damage import DAMAGE, require_damage
+from engines.convert.headers import quiet
 from engines.convert.stack import Stack
 
 MILLI = 1e-3
@@ -118,7 +119,7 @@ def facts(path: Path) -> Dataset:
     """Return the whole header of a file without its pixels.
 
     Raises:
-        one of ``headers.DAMAGE``: it cannot be read.
+        one of ``damage.DAMAGE``: it cannot be read.
     """
     with quiet():
         return pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -221,16 +222,19 @@ def _sound(dataset: Dataset) -> Iterator[pydicom.DataElement]:
     """Yield the elements that can be read; a damaged one is none to rely on."""
     for tag in sorted(dataset.keys()):
         try:
-            yield dataset[tag]
-        except DAMAGE:
+            element = dataset[tag]
+        except DAMAGE as error:
+            require_damage(error)
             continue
+        yield element
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:  # noqa: ANN401
     """Return a value, None where it is missing or damaged."""
     try:
         return dataset.get(keyword)
-    except DAMAGE:
+    except DAMAGE as error:
+        require_damage(error)
         return None
 
 

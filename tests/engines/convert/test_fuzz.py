@@ -40,7 +40,7 @@ from pydicom.uid import (
 from engines.convert import sidecar
 from engines.convert.assemble import Assembled, assemble
 from engines.convert.convert import ConvertRun, ConvertSettings
-from engines.convert.headers import DAMAGE
+from engines.convert.damage import DAMAGE
 from engines.convert.stack import Stack
 from engines.errors import SpineError
 from engines.scans import Survey, survey
