@@ -180,6 +180,9 @@ class Stamps:
                 raise UnreadableError(msg, hint="Run again when it is written whole.")
 
 
+NO_STAMPS = Stamps((), ())
+
+
 @contextlib.contextmanager
 def unchanged(*paths: Path) -> Iterator[None]:
     """Refuse what was done in the block if a file was changed meanwhile.

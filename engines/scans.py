@@ -28,10 +28,17 @@ from engines.errors import (
     UnreadableError,
     UnsupportedError,
 )
-from engines.files import TEMPORARY_PREFIX, Stamps
+from engines.files import NO_STAMPS, TEMPORARY_PREFIX, Stamps
 from engines.results import Note
 from engines.sniff import DICOM_SUFFIX
-from engines.volume import SUFFIXES, Volume, data_files, stem_of, suffix_of
+from engines.volume import (
+    SUFFIXES,
+    Volume,
+    data_files,
+    require_scan_size,
+    stem_of,
+    suffix_of,
+)
 
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
@@ -84,7 +91,7 @@ class Found:
     problem: Exception | None = None
     stack: Stack | None = None
     held: tuple[Unpacked, ...] = ()
-    stamps: Stamps = Stamps((), ())
+    stamps: Stamps = NO_STAMPS
 
 
 @dataclass(slots=True)
@@ -199,6 +206,7 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
     if scan.problem is not None:
         raise scan.problem
     if scan.stack is None:
+        require_scan_size(scan.files[0])
         volume = Volume.read(scan.files[0])
         return volume, volume.notes
     read = read_stack(scan.stack)

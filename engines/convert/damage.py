@@ -34,7 +34,7 @@ PARSERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "gdcm", "PI
 
 
 def is_damage(error: BaseException) -> bool:
-    """Say whether one of ``DAMAGE`` comes of a file, and not of a fault of this program."""
+    """Say whether one of ``DAMAGE`` comes of a file, not of a fault of this program."""
     return not isinstance(error, _DOUBTFUL) or _of_parsers(error)
 
 

@@ -10,8 +10,8 @@ from pydicom.uid import UID
 
 from engines import geometry
 from engines.convert import checks, sidecar
-from engines.convert.findings import NONE, Finding, Repairs
 from engines.convert.damage import DAMAGE, require_damage
+from engines.convert.findings import NONE, Finding, Repairs
 from engines.convert.layout import distinct
 from engines.convert.stack import (
     LeftOut,

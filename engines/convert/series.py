@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.convert.frames import Frame
 from engines.convert.damage import DAMAGE, is_damage
+from engines.convert.frames import Frame
 from engines.convert.headers import NO_IMAGE, FrameReader
 from engines.convert.parts import parts_of, single
 from engines.convert.placement import MIN_SLICES, on_one_grid
@@ -74,7 +74,12 @@ class Collector:
     def grouped(self) -> Grouped:
         """Return what the files make."""
         stacks = tuple(stacks_of(self.frames))
-        return Grouped(stacks, tuple(self.unreadable), tuple(self.left_out), tuple(self.faults))
+        return Grouped(
+            stacks,
+            tuple(self.unreadable),
+            tuple(self.left_out),
+            tuple(self.faults),
+        )
 
 
 def series_in(files: Iterable[Path]) -> Grouped:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
-from engines.errors import SettingsError, SpineError
+from engines.errors import InputError, MemoryLimitError, SettingsError, SpineError
 from engines.files import (
     require_writable,
     sha256_of,
@@ -29,6 +29,7 @@ from engines.files import (
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
+from engines.nifti import READ_ERRORS
 from engines.preprocess.checks import require_scan
 from engines.preprocess.modality import admit
 from engines.preprocess.restore import to_hounsfield
@@ -43,16 +44,13 @@ from engines.segment.inference import Prepared, Segmented, label, prepare
 from engines.segment.models import Chosen
 from engines.segment.native import UNCERTAIN
 from engines.segment.settings import SegmentSettings
-from engines.volume import Volume, write_nifti
+from engines.volume import Volume, extent_of, write_nifti
 
 MASK_SUFFIX = "_seg-spine_msk.nii.gz"
 VERTEBRAE_SUFFIX = "_seg-vert_msk.nii.gz"
 PREVIEW_SUFFIX = "_preview.png"
 FOOTPRINT = 5
 """Bytes of memory that a scan on its way takes for each that its voxels have."""
-
-PACKED = (".gz", ".zip", ".tgz", ".bz2", ".xz")
-"""Files whose voxels have about three times as many bytes as they have themselves."""
 
 COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
 """Class index -> colour in previews; a single spine class is drawn in orange."""
@@ -221,6 +219,7 @@ class SegmentRun:
 
     def _read(self, job: batch.Job, found: Found) -> tuple[Chosen, Prepared]:
         with job.timed("read"):
+            _require_memory(found, self.settings.memory_gib)
             scan, notes = self._unchanged(found)
             job.notes += notes
             require_scan(scan, found.path.name)
@@ -413,12 +412,35 @@ class SegmentRun:
 
 
 def footprint(found: Found) -> int:
-    """Return the bytes of memory that a scan takes on its way, roughly."""
-    size = 0
-    for path in found.files:
-        with contextlib.suppress(OSError):
-            size += path.stat().st_size * (3 if path.suffix in PACKED else 1)
-    return FOOTPRINT * size
+    """Return the bytes of memory that a scan takes on its way, by its headers.
+
+    What cannot be told, since the scan is damaged, takes none.
+    """
+    if found.stack is not None:
+        return FOOTPRINT * sum(
+            math.prod(frame.shape) * frame.pixels.samples * frame.pixels.bits_allocated
+            for frame in found.stack.frames
+        ) // 8
+    try:
+        return FOOTPRINT * extent_of(found.files[0]).bytes
+    except (InputError, IndexError, *READ_ERRORS):
+        return 0
+
+
+def _require_memory(found: Found, given_gib: float | None) -> None:
+    """Refuse a scan that takes more memory than there is, before it is read.
+
+    Raises:
+        MemoryLimitError: it does.
+    """
+    there = devices.memory_gib() if given_gib is None else given_gib
+    needed = footprint(found) / 2**30
+    if there is None or needed <= there:
+        return
+    whose = "this machine has" if given_gib is None else "--memory gives"
+    msg = f"{found.path.name}: it takes about {needed:.1f} GiB of memory, {whose} "
+    hint = None if given_gib is None else f"Give --memory {math.ceil(needed)}G."
+    raise MemoryLimitError(f"{msg}{there:.1f} GiB", hint=hint)
 
 
 def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:

@@ -33,7 +33,7 @@ from engines.results import Note
 from engines.train import bodies
 from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
-from engines.volume import SUFFIXES, Volume, read_mask, stem_of
+from engines.volume import SUFFIXES, Volume, read_mask, require_scan_size, stem_of
 
 FINEST_MM = 1.2
 """Voxels finer than this are averaged to it."""
@@ -448,6 +448,7 @@ def _read_image(pair: Pair, image: Path, wanted: str) -> tuple[Volume, Notes]:
         ModalityError: it is of another, or cannot be told.
         IntensityError: its voxels are not those of an intact scan.
     """
+    require_scan_size(image)
     scan = Volume.read(image)
     require_scan(scan, image.name)
     scan = to_hounsfield(scan)
