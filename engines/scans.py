@@ -18,6 +18,7 @@ from engines import archives, sniff
 from engines.archives import Budget, Unpacked
 from engines.convert.assemble import read_stack
 from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
+from engines.convert.persons import Hidden
 from engines.convert.series import DISC_DIRECTORY
 from engines.convert.stack import LeftOut, Stack
 from engines.dicom_files import DicomFiles, Place, common, holds_dicom, is_hidden
@@ -39,6 +40,9 @@ from engines.volume import (
     stem_of,
     suffix_of,
 )
+
+SHOWN = Hidden()
+"""Hides nothing."""
 
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
@@ -83,6 +87,9 @@ class Found:
         stack: the DICOM images, None for an image file.
         held: archives that hold ``files``; they stay unpacked as long as this.
         stamps: what DICOM files were when their headers were read.
+        real: its name before what names the patient was replaced; not to be shown.
+        hidden: replaces it in messages.
+        notes: what the user should know of its name.
     """
 
     name: str
@@ -92,6 +99,9 @@ class Found:
     stack: Stack | None = None
     held: tuple[Unpacked, ...] = ()
     stamps: Stamps = NO_STAMPS
+    real: str = ""
+    hidden: Hidden = SHOWN
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(slots=True)
@@ -101,15 +111,24 @@ class _Search:
     Attributes:
         left_out: files that hold no scan.
         images: whether image files are wanted, or DICOM only.
+        shown: whether names of patients may be in names and messages.
+        persons: words that name patients -> field of the header.
     """
 
     avoid: tuple[int, int] | None
     images: bool
+    shown: bool
     folders: set[tuple[int, int]] = field(default_factory=set)
     files: set[tuple[tuple[int, int] | None, str]] = field(default_factory=set)
     label_maps: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
     repeats: int = 0
+    persons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def hidden(self) -> Hidden:
+        """What replaces the names of the patients that were seen so far."""
+        return SHOWN if self.shown else Hidden(dict(self.persons))
 
     @property
     def objects(self) -> int:
@@ -124,10 +143,12 @@ class Survey:
     Attributes:
         found: scans and problems, by name in natural order.
         left_out: files that hold no scan, as the user knows their paths.
+        hidden: replaces the names of patients.
     """
 
     found: tuple[Found, ...]
     left_out: tuple[LeftOut, ...]
+    hidden: Hidden = SHOWN
 
 
 def find_scans(
@@ -157,8 +178,12 @@ def survey(
     avoid: Path | None = None,
     *,
     images: bool = True,
+    keep_identifiers: bool = False,
 ) -> Survey:
     """Return the scans among ``inputs`` as ``find_scans`` does, and what was left out.
+
+    In names and messages of what is found in DICOM, hashes stand for files and folders
+    that are called after the patient.
 
     Args:
         inputs: files and folders, mixed.
@@ -166,9 +191,10 @@ def survey(
         exclude: globs of what is not wanted.
         avoid: the output folder.
         images: whether image files are wanted too, or DICOM only.
+        keep_identifiers: whether names of patients may stay.
     """
     archives.sweep()
-    search = _Search(_identity(avoid) if avoid else None, images)
+    search = _Search(_identity(avoid) if avoid else None, images, keep_identifiers)
     inputs = [_disc(path) for path in inputs]
     folders = [path for path in inputs if path.is_dir()]
     others = [path for path in inputs if not path.is_dir()]
@@ -181,8 +207,25 @@ def survey(
     ]
     if not wanted:
         wanted = [_nothing(inputs, len(found), search)]
-    by_name = sorted(_clashing(wanted), key=lambda one: (_natural(one.name), one.path))
-    return Survey(tuple(by_name), tuple(search.left_out))
+    hidden = search.hidden
+    wanted = [_without_persons(one, hidden) for one in _clashing(wanted)]
+    by_name = sorted(wanted, key=lambda one: (_natural(one.name), one.path))
+    left_out = (replace(one, path=hidden.path(one.path)) for one in search.left_out)
+    return Survey(tuple(by_name), tuple(left_out), hidden)
+
+
+def _without_persons(one: Found, hidden: Hidden) -> Found:
+    """Return what was found as it may be shown; image files keep their names."""
+    problem = one.problem
+    if one.stack is None and (problem is None or suffix_of(one.path)):
+        return one
+    return replace(
+        one,
+        name=hidden.name(one.name),
+        path=hidden.path(one.path),
+        problem=hidden.error(problem) if isinstance(problem, SpineError) else problem,
+        hidden=hidden,
+    )
 
 
 def read_scan(scan: Found | Path) -> Volume:
@@ -209,9 +252,10 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
         require_scan_size(scan.files[0])
         volume = Volume.read(scan.files[0])
         return volume, volume.notes
-    read = read_stack(scan.stack)
-    scan.stamps.require_same()
-    return read
+    with scan.hidden.errors():
+        volume, notes = read_stack(scan.stack)
+        scan.stamps.require_same()
+    return volume, (*scan.notes, *scan.hidden.notes(notes))
 
 
 def is_label_map(path: Path) -> bool:
@@ -317,7 +361,7 @@ def _walk(
 
 
 def _entry(path: Path) -> str:
-    """Return what an entry of a folder is, by where it leads, one of ``SPECIAL`` or other.
+    """Return what an entry of a folder is, by where it leads, as one of ``SPECIAL``.
 
     Raises:
         OSError: it cannot be told.
@@ -469,13 +513,15 @@ def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
     """Yield the volumes of an input, named after the folder that holds them."""
     grouped = dicom.collector.grouped()
     places = dicom.places
+    search.persons.update(dicom.collector.reader.persons)
+    hidden = search.hidden
     for one in grouped.left_out:
         search.left_out.append(LeftOut(places[one.path].shown / one.path.name, one.why))
     homes = [common([places[path] for path in stack.files]) for stack in grouped.stacks]
-    count = Counter(home.name for home in homes)
+    count = Counter(hidden.name(home.name) for home in homes)
     taken: Counter[str] = Counter()
     for stack, home in zip(grouped.stacks, homes, strict=True):
-        name = home.name
+        name = hidden.name(home.name)
         if count[name] > 1:
             parts = (name, stack.origin.digest, stack.part)
             name = "_".join(part for part in parts if part)
@@ -489,6 +535,8 @@ def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
             stack=stack,
             held=tuple(dicom.held),
             stamps=dicom.stamps_of(stack.files),
+            real=home.name,
+            notes=hidden.told(home.name),
         )
     yield from _unreadable(grouped.unreadable, places, set(count))
     faults = {places[path]: (path, error) for path, error in grouped.faults}
@@ -591,7 +639,7 @@ def _not_found(message: str, search: _Search) -> NotFoundError:
 
 
 def _wanted(one: Found, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    names = (one.name, one.path.name)
+    names = (one.name, one.path.name, *([one.real] if one.real else []))
 
     def matches(patterns: Sequence[str]) -> bool:
         return any(fnmatchcase(name, glob) for name in names for glob in patterns)

@@ -131,13 +131,18 @@ class ConvertRun:
         self.told = told
         told("series", "find")
         seen = survey(
-            inputs, settings.include, settings.exclude, avoid=output, images=False
+            inputs,
+            settings.include,
+            settings.exclude,
+            avoid=output,
+            images=False,
+            keep_identifiers=settings.keep_identifiers,
         )
         self.left_out: tuple[LeftOut, ...] = seen.left_out
         self.cases = _distinct([*_cases(seen.found, settings)])
         self._by_name = {case.name: case for case in self.cases}
         self._made_from: dict[str, dict[str, Any]] = {}
-        header = {"command": command, "settings": settings.as_json()}
+        header = {"command": seen.hidden.text(command), "settings": settings.as_json()}
         self._log = RunLog(output, header, RECORD)
 
     def results(self) -> Iterator[CaseResult]:
@@ -205,18 +210,20 @@ class ConvertRun:
     def _read(self, job: batch.Job) -> Assembled:
         case = self._by_name[job.name]
         with job.timed("read"):
+            hidden = case.found.hidden
             self._made_from.pop(case.name, None)
             self._fingerprint(case)
-            made = assemble(case.stack, self.settings.repairs, hold=False)
-            job.notes += made.warnings
-            case.found.stamps.require_same()
+            with hidden.errors():
+                made = assemble(case.stack, self.settings.repairs, hold=False)
+                case.found.stamps.require_same()
+            job.notes += (*case.found.notes, *hidden.notes(made.warnings))
         return made
 
     def _write(self, job: batch.Job, made: Assembled) -> CaseResult:
         case = self._by_name[job.name]
         nifti = self.output / f"{case.target}{NIFTI_SUFFIX}"
         beside = self.output / f"{case.target}.json"
-        with job.timed("write"):
+        with job.timed("write"), case.found.hidden.errors():
             told = sidecar.record(
                 case.stack,
                 _header(case.stack),

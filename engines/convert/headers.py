@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from engines.convert import mosaic, multiframe
+from engines.convert import mosaic, multiframe, persons
 from engines.convert.frames import (
     GEOMETRY,
     Frame,
@@ -76,6 +76,7 @@ _TAGS = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
+    "PatientIdentityRemoved",
     "AcquisitionNumber",
     "AcquisitionTime",
     "ContentTime",
@@ -124,9 +125,14 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class FrameReader:
-    """Reads headers; equal records of different files become the same object."""
+    """Reads headers; equal records of different files become the same object.
+
+    Attributes:
+        persons: words that name the patients of what was read -> field.
+    """
 
     _pool: dict[Any, Any] = field(default_factory=dict)
+    persons: dict[str, str] = field(default_factory=dict)
 
     def read(self, path: Path) -> list[Frame] | str:
         """Return the images in ``path``, or in a word why it is left out.
@@ -149,6 +155,7 @@ class FrameReader:
             real: whether pixels are floating-point numbers.
         """
         with quiet():
+            self._name(header)
             left_out = _left_out(header)
             return left_out or self._frames(path, header, at, real=real)
 
@@ -185,6 +192,13 @@ class FrameReader:
         if header.get(_EACH) or pixels.frames > 1:
             return multiframe.frames(base, header, self._shared)
         return [base]
+
+    def _name(self, header: Dataset) -> None:
+        """Note who is named, once for all files of a patient."""
+        seen = tuple(str(header.get(key) or "") for key in persons.FIELDS)
+        if ("person", *seen) not in self._pool:
+            self._pool["person", *seen] = seen
+            self.persons.update(persons.words_of(header))
 
     def _shared(self, item: Item) -> Item:
         kept: Item = self._pool.setdefault(item, item)

@@ -141,6 +141,7 @@ def row_of(found: Found, repairs: Repairs = NONE) -> Row:
         return Row(found.name, str(found.path), files=len(found.files), error=error)
     findings = checks.findings_of(stack, repairs)
     first = stack.volumes[0][0]
+    remarks = (*stack.notes, *(one.note() for one in findings if not one.fatal))
     return Row(
         found.name,
         str(found.path),
@@ -156,7 +157,7 @@ def row_of(found: Found, repairs: Repairs = NONE) -> Row:
         tuple(dict.fromkeys(_syntax(f.pixels.syntax) for f in stack.frames)),
         len(stack.files),
         _problem(found, stack, findings),
-        (*stack.notes, *(one.note() for one in findings if not one.fatal)),
+        (*found.notes, *found.hidden.notes(remarks)),
     )
 
 
@@ -167,7 +168,7 @@ def _problem(found: Found, stack: Stack, findings: Sequence[Finding]) -> Problem
     if not fatal:
         return None
     hints = dict.fromkeys(one.error.hint for one in fatal if one.error is not None)
-    told = "; ".join(one.message for one in fatal)
+    told = found.hidden.text("; ".join(one.message for one in fatal))
     return Problem(fatal[0].code, told, " ".join(hint for hint in hints if hint))
 
 

@@ -37,7 +37,7 @@ from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes import devices
-from engines.scans import Found, find_scans, read_case
+from engines.scans import Found, read_case, survey
 from engines.segment import compute, models
 from engines.segment.compute import Computed, Computer
 from engines.segment.inference import Prepared, Segmented, label, prepare
@@ -97,9 +97,9 @@ class SegmentRun:
         self.log = RunLog(output, {"command": command, **self._header()})
         self._computer = Computer(settings, self.log, told)
         self._loader = ThreadPoolExecutor(1, "load")
-        self.found = find_scans(
-            inputs, settings.include, settings.exclude, avoid=output
-        )
+        seen = survey(inputs, settings.include, settings.exclude, avoid=output)
+        self.found = [*seen.found]
+        self.log.header["command"] = seen.hidden.text(command)
 
     def planned(self) -> Iterator[CaseResult]:
         """Yield, without doing anything, what would become of each case.
