@@ -85,9 +85,7 @@ def extent(path: Path) -> Extent:
 def _sizes(
     path: Path, tags: Mapping[str, str]
 ) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    shape = counted(
-        path, "DimSize", tags.get("DimSize", "").split(), _axes(path, tags)
-    )
+    shape = counted(path, "DimSize", tags.get("DimSize", "").split(), _axes(path, tags))
     return shape, _dtype(path, tags)
 
 

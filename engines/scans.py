@@ -379,9 +379,7 @@ def _entry(path: Path) -> str:
     return kinds.get(stat.S_IFMT(mode), "device")
 
 
-def _special(
-    path: Path, place: Place, search: _Search, kind: str
-) -> Iterator[Found]:
+def _special(path: Path, place: Place, search: _Search, kind: str) -> Iterator[Found]:
     """Report what is called like a scan and is no file; count what is not.
 
     It is never opened: that would wait until somebody writes to it.

@@ -29,7 +29,16 @@ DAMAGE = (
 _DOUBTFUL = (TypeError, LookupError, AttributeError, RuntimeError, AssertionError)
 """Faults of a program raise these too: only those of the parsers are damage."""
 
-PARSERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "jpeg_ls", "gdcm", "PIL")
+PARSERS = (
+    "pydicom",
+    "pylibjpeg",
+    "openjpeg",
+    "libjpeg",
+    "jpeg_ls",
+    "gdcm",
+    "PIL",
+    "nibabel",
+)
 """Packages that read what is in a file."""
 
 

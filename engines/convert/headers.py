@@ -29,7 +29,9 @@ from engines.convert.frames import (
     digest,
     floats,
     integer,
+    items,
     unread,
+    whole,
 )
 from engines.convert.identity import IMAGE, PERSON, person
 from engines.convert.marks import marks_of
@@ -301,29 +303,29 @@ def _left_out(header: Dataset) -> str:
 
 
 def _pixels(header: Dataset, *, real: bool) -> Pixels:
-    rows, columns = int(header.Rows), int(header.Columns)
+    rows, columns = whole(header, "Rows", 0), whole(header, "Columns", 0)
     if not 0 < rows * columns <= MAX_PIXELS:
         msg = f"{rows} x {columns} pixels"
         raise ValueError(msg)
-    frames = max(1, int(header.get("NumberOfFrames") or 1))
+    frames = max(1, whole(header, "NumberOfFrames", 1))
     if frames > MAX_FRAMES:
         msg = f"{frames} frames"
         raise ValueError(msg)
-    bits = int(header.get("BitsAllocated") or 16)
-    stored = int(header.get("BitsStored") or bits)
-    high = int(header.get("HighBit") or 0)
+    bits = whole(header, "BitsAllocated", 16)
+    stored = whole(header, "BitsStored", bits)
+    high = whole(header, "HighBit", 0)
     return Pixels(
         _syntax(header),
         (rows, columns),
-        int(header.get("SamplesPerPixel") or 1),
+        whole(header, "SamplesPerPixel", 1),
         str(header.get("PhotometricInterpretation") or ""),
-        int(header.get("PlanarConfiguration") or 0),
+        whole(header, "PlanarConfiguration", 0),
         bits,
         stored,
         high if stored - 1 <= high < bits else stored - 1,
-        bool(int(header.get("PixelRepresentation") or 0)),
+        bool(whole(header, "PixelRepresentation", 0)),
         frames,
-        any("LUTData" in item for item in header.get("ModalityLUTSequence") or ()),
+        any("LUTData" in item for item in items(header, "ModalityLUTSequence")),
         any((group, _OVERLAY_BIT) in header for group in _OVERLAYS),
         real,
     )

@@ -18,8 +18,10 @@ from engines.results import Note
 FIELDS = ("PatientName", "PatientID")
 """Whose values must not get into the names of outputs."""
 
-NOBODY = frozenset(
-    ["anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified", "unknown", "none", "null", "name", "noname", "patient", "subject", "case", "test", "phantom"]
+NOBODY = (
+    *("anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified"),
+    *("unknown", "none", "null", "name", "noname", "patient", "subject", "case"),
+    *("test", "phantom"),
 )
 """Words in these fields that name nobody."""
 

@@ -207,7 +207,8 @@ def _identifiers(header: Dataset) -> Iterator[tuple[str, Any]]:
 
 
 def _philips(header: Dataset) -> Iterator[tuple[str, float]]:
-    each = _value(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]
+    each = _value(header, "PerFrameFunctionalGroupsSequence")
+    each = each if _is_items(each) else [Dataset()]
     own = each[0].get(_PHILIPS_FRAME)
     private = own.value[0] if own is not None and _is_items(own.value) else Dataset()
     numbers = {key: _number(_find(header, word)) for key, word in _PHILIPS.items()}
@@ -300,7 +301,7 @@ def _levels(header: Dataset) -> Iterator[Dataset]:
     yield header
     for group in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         items = _value(header, group)
-        if not items:
+        if not _is_items(items):
             continue
         for element in _sound(items[0]):
             if _is_items(element.value):

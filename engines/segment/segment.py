@@ -417,10 +417,16 @@ def footprint(found: Found) -> int:
     What cannot be told, since the scan is damaged, takes none.
     """
     if found.stack is not None:
-        return FOOTPRINT * sum(
-            math.prod(frame.shape) * frame.pixels.samples * frame.pixels.bits_allocated
-            for frame in found.stack.frames
-        ) // 8
+        return (
+            FOOTPRINT
+            * sum(
+                math.prod(frame.shape)
+                * frame.pixels.samples
+                * frame.pixels.bits_allocated
+                for frame in found.stack.frames
+            )
+            // 8
+        )
     try:
         return FOOTPRINT * extent_of(found.files[0]).bytes
     except (InputError, IndexError, *READ_ERRORS):
