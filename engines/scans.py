@@ -534,7 +534,7 @@ def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
             held=tuple(dicom.held),
             stamps=dicom.stamps_of(stack.files),
             real=home.name,
-            notes=hidden.told(home.name),
+            notes=hidden.told(home.shown, home.name),
         )
     yield from _unreadable(grouped.unreadable, places, set(count))
     faults = {places[path]: (path, error) for path, error in grouped.faults}

@@ -128,15 +128,15 @@ class Hidden:
                 raise
             raise shown from None
 
-    def told(self, name: str) -> tuple[Note, ...]:
-        """Return the note of a name that is replaced, which shows no part of it."""
-        parts = PurePosixPath(name).parts
+    def told(self, path: Path, name: str) -> tuple[Note, ...]:
+        """Return the note of a scan whose path or name is replaced; it shows neither."""
+        parts = {*path.parts, *PurePosixPath(name).parts}
         fields = sorted({field for part in parts for field in self.fields_in(part)})
         if not fields:
             return ()
         msg = (
             f"a folder or file is named after the patient ({', '.join(fields)} of the "
-            "header): the output is called by a hash of it"
+            "header): a hash stands for it in records and in the names of outputs"
         )
         return (Note("name_hidden", msg),)
 

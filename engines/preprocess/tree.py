@@ -29,7 +29,7 @@ from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.scans import find_scans, read_case
+from engines.scans import SHOWN, find_scans, read_case
 from engines.volume import Volume, nifti_bytes
 
 Slices = Literal["all", "central"]
@@ -165,9 +165,10 @@ class PrepareRun:
         self._by_name = {case.name: case for case in self.cases}
         self._problems = cases.clashes(self.cases)
         self._made_from: dict[str, dict[str, Any]] = {}
-        self._log = RunLog(
-            output, {"command": command, "settings": self.settings.as_json()}, RECORD
-        )
+        hidden = (case.found.hidden for case in self.cases if case.found.stack)
+        shown = next(hidden, SHOWN).text(command)
+        header = {"command": shown, "settings": self.settings.as_json()}
+        self._log = RunLog(output, header, RECORD)
 
     def results(self) -> Iterator[CaseResult]:
         """Prepare every case and yield its record.
