@@ -28,6 +28,9 @@ from engines.results import Note
 NIFTI_SUFFIXES = nifti.SUFFIXES
 SUFFIXES = NIFTI_SUFFIXES + nrrd.SUFFIXES + metaimage.SUFFIXES
 
+HEADER_ERRORS: tuple[type[Exception], ...] = (InputError, *nifti.READ_ERRORS)
+"""What ``extent_of`` raises for an image that cannot be read."""
+
 COMMENT_CODE = 6
 """Code of a comment among NIfTI header extensions."""
 
@@ -141,7 +144,7 @@ def extent_of(path: Path) -> Extent:
     kind = suffix_of(path)
     if kind in NIFTI_SUFFIXES:
         return nifti.extent(path)
-    return (nrrd if kind in nrrd.SUFFIXES else metaimage).extent(path)
+    return nrrd.extent(path) if kind in nrrd.SUFFIXES else metaimage.extent(path)
 
 
 def require_scan_size(path: Path) -> None:
@@ -154,7 +157,7 @@ def require_scan_size(path: Path) -> None:
     """
     try:
         size = extent_of(path)
-    except (InputError, *nifti.READ_ERRORS):
+    except HEADER_ERRORS:
         return
     size.require_scan(path.name)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
-from engines.errors import InputError, MemoryLimitError, SettingsError, SpineError
+from engines.errors import MemoryLimitError, SettingsError, SpineError
 from engines.files import (
     require_writable,
     sha256_of,
@@ -29,7 +29,6 @@ from engines.files import (
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
-from engines.nifti import READ_ERRORS
 from engines.preprocess.checks import require_scan
 from engines.preprocess.modality import admit
 from engines.preprocess.restore import to_hounsfield
@@ -44,7 +43,7 @@ from engines.segment.inference import Prepared, Segmented, label, prepare
 from engines.segment.models import Chosen
 from engines.segment.native import UNCERTAIN
 from engines.segment.settings import SegmentSettings
-from engines.volume import Volume, extent_of, write_nifti
+from engines.volume import HEADER_ERRORS, Volume, extent_of, write_nifti
 
 MASK_SUFFIX = "_seg-spine_msk.nii.gz"
 VERTEBRAE_SUFFIX = "_seg-vert_msk.nii.gz"
@@ -427,9 +426,11 @@ def footprint(found: Found) -> int:
             )
             // 8
         )
+    if not found.files:
+        return 0
     try:
         return FOOTPRINT * extent_of(found.files[0]).bytes
-    except (InputError, IndexError, *READ_ERRORS):
+    except HEADER_ERRORS:
         return 0
 
 
