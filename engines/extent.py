@@ -44,7 +44,7 @@ class Extent:
     @property
     def told(self) -> str:
         """Shape and bytes for messages."""
-        return f"{' x '.join(map(str, self.shape))} voxels, {self.bytes / GIB:.1f} GiB"
+        return f"{' x '.join(map(str, self.shape))} voxels, {size(self.bytes)}"
 
     def require_memory(self, name: str) -> None:
         """Refuse more voxels than this machine can hold.
@@ -54,7 +54,7 @@ class Extent:
         """
         there = machine_bytes()
         if there is not None and self.bytes > there:
-            msg = f"{name}: {self.told}; this machine has {there / GIB:.1f} GiB"
+            msg = f"{name}: {self.told}; this machine has {size(there)}"
             raise MemoryLimitError(f"{msg} of memory")
 
     def require_scan(self, name: str) -> None:
@@ -72,6 +72,11 @@ class Extent:
                 f"each; no scan has more than {MAX_RATIO}, nearly all is one value"
             )
             raise UnsupportedError(msg, hint="Give the scan itself.")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for messages."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"
 
 
 def machine_bytes() -> float | None:

@@ -129,7 +129,7 @@ class Hidden:
             raise shown from None
 
     def told(self, path: Path, name: str) -> tuple[Note, ...]:
-        """Return the note of a scan whose path or name is replaced; it shows neither."""
+        """Return the note of a scan whose path or name is replaced, showing neither."""
         parts = {*path.parts, *PurePosixPath(name).parts}
         fields = sorted({field for part in parts for field in self.fields_in(part)})
         if not fields:

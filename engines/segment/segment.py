@@ -26,6 +26,7 @@ from engines.files import (
     write_bytes,
     write_text,
 )
+from engines.extent import size
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
@@ -441,13 +442,13 @@ def _require_memory(found: Found, given_gib: float | None) -> None:
         MemoryLimitError: it does.
     """
     there = devices.memory_gib() if given_gib is None else given_gib
-    needed = footprint(found) / 2**30
-    if there is None or needed <= there:
+    needed = footprint(found)
+    if there is None or needed <= there * 2**30:
         return
     whose = "this machine has" if given_gib is None else "--memory gives"
-    msg = f"{found.path.name}: it takes about {needed:.1f} GiB of memory, {whose} "
-    hint = None if given_gib is None else f"Give --memory {math.ceil(needed)}G."
-    raise MemoryLimitError(f"{msg}{there:.1f} GiB", hint=hint)
+    msg = f"{found.path.name}: it takes about {size(needed)} of memory, {whose} "
+    hint = None if given_gib is None else f"Give --memory {-(-needed // 2**20)}M."
+    raise MemoryLimitError(f"{msg}{size(there * 2**30)}", hint=hint)
 
 
 def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:
