@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
 from engines.errors import MemoryLimitError, SettingsError, SpineError
+from engines.extent import size
 from engines.files import (
     require_writable,
     sha256_of,
@@ -26,7 +27,6 @@ from engines.files import (
     write_bytes,
     write_text,
 )
-from engines.extent import size
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact

@@ -86,7 +86,7 @@ KeepIdentifiers = Annotated[
     bool,
     typer.Option(
         "--keep-identifiers",
-        help="Put patient, dates and UIDs into the sidecar files, and keep the names of "
+        help="Put patient, dates and UIDs into the sidecar files, and keep names of "
         "folders that contain the patient's.",
     ),
 ]
@@ -124,8 +124,9 @@ def convert(
 
     Sidecars (NAME.json) use the keys of BIDS and dcm2niix and hold nothing that
     names a patient unless asked for; in names of files and in the record hashes stand
-    for folders and files that are called after the patient. OUT/convert.json records the run; run the same
-    command again after an interruption, and what is done is skipped.
+    for folders and files that are called after the patient. OUT/convert.json records
+    the run; run the same command again after an interruption, and what is done is
+    skipped.
     """
     from engines.convert.findings import Repairs
 
