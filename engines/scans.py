@@ -5,31 +5,39 @@ was found in, without suffix; results are stored under that name. The slices of 
 DICOM series are brought together from all folders of an input.
 """
 
-import errno
-import re
-import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engines import archives, sniff
 from engines.archives import Budget, Unpacked
 from engines.convert.assemble import read_stack
-from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
-from engines.convert.persons import Hidden
 from engines.convert.series import DISC_DIRECTORY
-from engines.convert.stack import LeftOut, Stack
+from engines.convert.stack import LeftOut
 from engines.dicom_files import DicomFiles, Place, common, holds_dicom, is_hidden
 from engines.errors import (
-    NameClashError,
     NotFoundError,
     SpineError,
     UnreadableError,
     UnsupportedError,
 )
-from engines.files import NO_STAMPS, TEMPORARY_PREFIX, Stamps
+from engines.files import TEMPORARY_PREFIX
+from engines.found import (
+    SPECIAL,
+    Found,
+    Search,
+    Survey,
+    clashing,
+    entry_of,
+    identity,
+    is_seen,
+    is_wanted,
+    natural,
+    root_name,
+    without_persons,
+)
 from engines.results import Note
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import (
@@ -41,23 +49,15 @@ from engines.volume import (
     suffix_of,
 )
 
-SHOWN = Hidden()
-"""Hides nothing."""
-
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
 
-SPECIAL = ("FIFO", "socket", "device")
-"""What is neither file nor folder, and never opened."""
 
 SPECIAL_HINT = "Put a file in its place."
 
 FOREIGN_HINT = "Unpack it and give the folder; zip and tar archives are opened."
 
 DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
-
-OBJECTS = (LOCALIZER, NO_IMAGE, SCREENSHOT)
-"""Why DICOM objects are left out."""
 
 
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*", "*.seg.nrrd")
@@ -71,84 +71,6 @@ LABEL_MAP_FOLDERS = (STRUCTURE_FOLDER, "labelsTr", "labelsTs")
 
 FLAT_MASK = "_seg"
 """How the masks of VerSe's challenge files, which lie beside their scans, end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A scan to work on, or an input that cannot be worked on.
-
-    Attributes:
-        name: path below the input root, without suffix, with forward slashes.
-        path: the image file, or the folder of the DICOM series; in an archive, below
-            the archive's own path.
-        files: all files that hold the scan; they identify its contents.
-        problem: why it cannot be read, None as far as can be told from outside; a
-            ``SpineError`` but for faults of this program.
-        stack: the DICOM images, None for an image file.
-        held: archives that hold ``files``; they stay unpacked as long as this.
-        stamps: what DICOM files were when their headers were read.
-        real: its name before what names the patient was replaced; not to be shown.
-        hidden: replaces it in messages.
-        notes: what the user should know of its name.
-    """
-
-    name: str
-    path: Path
-    files: tuple[Path, ...] = ()
-    problem: Exception | None = None
-    stack: Stack | None = None
-    held: tuple[Unpacked, ...] = ()
-    stamps: Stamps = NO_STAMPS
-    real: str = ""
-    hidden: Hidden = SHOWN
-    notes: tuple[Note, ...] = ()
-
-
-@dataclass(slots=True)
-class _Search:
-    """What one search has seen so far: each real folder and file counts once.
-
-    Attributes:
-        left_out: files that hold no scan.
-        images: whether image files are wanted, or DICOM only.
-        shown: whether names of patients may be in names and messages.
-        persons: words that name patients -> field of the header.
-    """
-
-    avoid: tuple[int, int] | None
-    images: bool
-    shown: bool
-    folders: set[tuple[int, int]] = field(default_factory=set)
-    files: set[tuple[tuple[int, int] | None, str]] = field(default_factory=set)
-    label_maps: int = 0
-    left_out: list[LeftOut] = field(default_factory=list)
-    repeats: int = 0
-    persons: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def hidden(self) -> Hidden:
-        """What replaces the names of the patients that were seen so far."""
-        return SHOWN if self.shown else Hidden(dict(self.persons))
-
-    @property
-    def objects(self) -> int:
-        """How many DICOM objects were left out."""
-        return sum(one.why in OBJECTS for one in self.left_out)
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """All that a search came upon.
-
-    Attributes:
-        found: scans and problems, by name in natural order.
-        left_out: files that hold no scan, as the user knows their paths.
-        hidden: replaces the names of patients.
-    """
-
-    found: tuple[Found, ...]
-    left_out: tuple[LeftOut, ...]
-    hidden: Hidden = SHOWN
 
 
 def find_scans(
@@ -194,7 +116,7 @@ def survey(
         keep_identifiers: whether names of patients may stay.
     """
     archives.sweep()
-    search = _Search(_identity(avoid) if avoid else None, images, keep_identifiers)
+    search = Search(identity(avoid) if avoid else None, images, keep_identifiers)
     inputs = [_disc(path) for path in inputs]
     folders = [path for path in inputs if path.is_dir()]
     others = [path for path in inputs if not path.is_dir()]
@@ -203,29 +125,15 @@ def survey(
     wanted = [
         one
         for one in found
-        if (one.problem and one.path in inputs) or _wanted(one, include, exclude)
+        if (one.problem and one.path in inputs) or is_wanted(one, include, exclude)
     ]
     if not wanted:
         wanted = [_nothing(inputs, len(found), search)]
     hidden = search.hidden
-    wanted = [_without_persons(one, hidden) for one in _clashing(wanted)]
-    by_name = sorted(wanted, key=lambda one: (_natural(one.name), one.path))
+    wanted = [without_persons(one, hidden) for one in clashing(wanted)]
+    by_name = sorted(wanted, key=lambda one: (natural(one.name), one.path))
     left_out = (replace(one, path=hidden.path(one.path)) for one in search.left_out)
     return Survey(tuple(by_name), tuple(left_out), hidden)
-
-
-def _without_persons(one: Found, hidden: Hidden) -> Found:
-    """Return what was found as it may be shown; image files keep their names."""
-    problem = one.problem
-    if one.stack is None and (problem is None or suffix_of(one.path)):
-        return one
-    return replace(
-        one,
-        name=hidden.name(one.name),
-        path=hidden.path(one.path),
-        problem=hidden.error(problem) if isinstance(problem, SpineError) else problem,
-        hidden=hidden,
-    )
 
 
 def read_scan(scan: Found | Path) -> Volume:
@@ -279,17 +187,17 @@ def _disc(path: Path) -> Path:
     return path.parent if directory else path
 
 
-def _in_folder(root: Path, search: _Search) -> list[Found]:
-    if _identity(root) in search.folders:
+def _in_folder(root: Path, search: Search) -> list[Found]:
+    if identity(root) in search.folders:
         return []
-    place = Place(_root_name(root), (), root)
+    place = Place(root_name(root), (), root)
     return _at(place, root, search)
 
 
 def _at(
     place: Place,
     folder: Path,
-    search: _Search,
+    search: Search,
     *held: Unpacked,
     budget: Budget | None = None,
 ) -> list[Found]:
@@ -317,7 +225,7 @@ def _left_out(label_maps: int, other_dicom: int) -> str:
 def _walk(
     folder: Path,
     place: Place,
-    search: _Search,
+    search: Search,
     dicom: DicomFiles,
     budget: Budget | None = None,
 ) -> Iterator[Found]:
@@ -340,8 +248,8 @@ def _walk(
             if real in search.folders or (real == search.avoid and place.parts):
                 continue
             search.folders.add(real)
-            held = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
-            entries = [(path, _entry(path)) for path in held]
+            held = sorted(folder.iterdir(), key=lambda path: natural(path.name))
+            entries = [(path, entry_of(path)) for path in held]
         except OSError as error:
             msg = f"{place.shown}: cannot be opened ({error.strerror})"
             yield Found(place.name, place.shown, problem=UnreadableError(msg))
@@ -360,26 +268,7 @@ def _walk(
         waiting += reversed(inner)
 
 
-def _entry(path: Path) -> str:
-    """Return what an entry of a folder is, by where it leads, as one of ``SPECIAL``.
-
-    Raises:
-        OSError: it cannot be told.
-    """
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, RuntimeError):
-        return "dead link" if path.is_symlink() else "gone"
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return "dead link"
-        raise
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO"}
-    kinds |= {stat.S_IFSOCK: "socket"}
-    return kinds.get(stat.S_IFMT(mode), "device")
-
-
-def _special(path: Path, place: Place, search: _Search, kind: str) -> Iterator[Found]:
+def _special(path: Path, place: Place, search: Search, kind: str) -> Iterator[Found]:
     """Report what is called like a scan and is no file; count what is not.
 
     It is never opened: that would wait until somebody writes to it.
@@ -396,11 +285,11 @@ def _special(path: Path, place: Place, search: _Search, kind: str) -> Iterator[F
 def _file(
     path: Path,
     place: Place,
-    search: _Search,
+    search: Search,
     dicom: DicomFiles,
     budget: Budget | None = None,
 ) -> Iterator[Found]:
-    if path.name.startswith(TEMPORARY_PREFIX) or _seen(path, search):
+    if path.name.startswith(TEMPORARY_PREFIX) or is_seen(path, search):
         return
     kind = sniff.kind_of(path)
     if kind == "dicom":
@@ -441,7 +330,7 @@ def _packed(
 def _archive(
     path: Path,
     place: Place,
-    search: _Search,
+    search: Search,
     dicom: DicomFiles,
     budget: Budget | None = None,
 ) -> Iterator[Found]:
@@ -460,27 +349,8 @@ def _archive(
         yield Found(name, place.shown / path.name, problem=error)
 
 
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what is the same for all paths to a folder, None if it is not there."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _seen(path: Path, search: _Search) -> bool:
-    file = path.resolve() if path.is_symlink() else path
-    real = _identity(file.parent), file.name
-    if real in search.files:
-        search.repeats += 1
-        return True
-    search.files.add(real)
-    return False
-
-
 def _image(
-    path: Path, place: Place, search: _Search, held: tuple[Unpacked, ...] = ()
+    path: Path, place: Place, search: Search, held: tuple[Unpacked, ...] = ()
 ) -> Iterator[Found]:
     if not search.images:
         search.left_out.append(LeftOut(place.shown / path.name, OTHER))
@@ -507,7 +377,7 @@ def _broken_link(path: Path, place: Place) -> Iterator[Found]:
         yield Found(place.name_of(path), shown, problem=NotFoundError(msg))
 
 
-def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
+def _dicom_scans(dicom: DicomFiles, search: Search) -> Iterator[Found]:
     """Yield the volumes of an input, named after the folder that holds them."""
     grouped = dicom.collector.grouped()
     places = dicom.places
@@ -560,13 +430,13 @@ def _unreadable(
         yield Found(place.name + suffix, place.shown, tuple(broken), problem)
 
 
-def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
+def _given_files(paths: Iterable[Path], search: Search) -> Iterator[Found]:
     dicom: defaultdict[Path, DicomFiles] = defaultdict(DicomFiles)
     for path in paths:
         if not path.is_file():
             problem = _missing(path, search)
             yield Found(stem_of(path) or str(path), path, problem=problem)
-        elif _seen(path, search):
+        elif is_seen(path, search):
             continue
         else:
             yield from _given_file(path, search, dicom[path.parent])
@@ -579,9 +449,9 @@ def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
         yield from _dicom_scans(files, search)
 
 
-def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Found]:
+def _given_file(path: Path, search: Search, dicom: DicomFiles) -> Iterator[Found]:
     kind = sniff.kind_of(path)
-    place = Place(_root_name(path.parent), (), path.parent)
+    place = Place(root_name(path.parent), (), path.parent)
     if kind == "packed":
         yield from _packed(path, place, dicom, None)
     elif kind == "dicom":
@@ -599,7 +469,7 @@ def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Foun
         yield Found(path.stem, path, problem=UnsupportedError(msg))
 
 
-def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
+def _given_archive(path: Path, search: Search) -> Iterator[Found]:
     name = archives.stem_of(path)
     budget = Budget.of(path)
     try:
@@ -611,7 +481,7 @@ def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
         yield Found(name, path, problem=error)
 
 
-def _missing(path: Path, search: _Search) -> SpineError:
+def _missing(path: Path, search: Search) -> SpineError:
     if path.is_symlink():
         msg = f"{path}: a link that leads nowhere, or round in a circle"
         return _not_found(msg, search)
@@ -620,7 +490,7 @@ def _missing(path: Path, search: _Search) -> SpineError:
     return _not_found(f"{path}: no such file or folder", search)
 
 
-def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
+def _nothing(inputs: Sequence[Path], unwanted: int, search: Search) -> Found:
     path = inputs[0] if inputs else Path()
     told = ", ".join(str(one) for one in inputs) or "nothing"
     left_out = _left_out(search.label_maps, search.objects)
@@ -628,44 +498,9 @@ def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
     if unwanted:
         msg = f"none of the {unwanted} scans in {told} is wanted"
         problem = NotFoundError(msg, hint="Check --include and --exclude.")
-        return Found(_root_name(path), path, problem=problem)
-    return Found(_root_name(path), path, problem=_not_found(msg, search))
+        return Found(root_name(path), path, problem=problem)
+    return Found(root_name(path), path, problem=_not_found(msg, search))
 
 
-def _not_found(message: str, search: _Search) -> NotFoundError:
+def _not_found(message: str, search: Search) -> NotFoundError:
     return NotFoundError(message, hint=None if search.images else DICOM_HINT)
-
-
-def _wanted(one: Found, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    names = (one.name, one.path.name, *([one.real] if one.real else []))
-
-    def matches(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, glob) for name in names for glob in patterns)
-
-    return (not include or matches(include)) and not matches(exclude)
-
-
-def _clashing(found: Sequence[Found]) -> Iterator[Found]:
-    """Yield what was found, with a problem for each name that is not unique."""
-    by_name: defaultdict[str, list[Found]] = defaultdict(list)
-    for one in found:
-        by_name[one.name].append(one)
-    for one in found:
-        same = by_name[one.name]
-        if len(same) == 1 or one.problem is not None:
-            yield one
-            continue
-        told = " and ".join(str(other.path) for other in same)
-        yield replace(
-            one, problem=NameClashError(f"{told} would both be called {one.name!r}")
-        )
-
-
-def _root_name(root: Path) -> str:
-    return root.resolve().name or "scans"
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that puts ``scan2`` before ``scan10``."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]

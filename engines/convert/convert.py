@@ -24,9 +24,10 @@ from engines.errors import (
     UnreadableError,
 )
 from engines.files import Stamps, require_writable, sha256_of, sweep, write_json
+from engines.found import Found
 from engines.results import CaseResult, Problem
 from engines.runlog import RunLog
-from engines.scans import Found, survey
+from engines.scans import survey
 from engines.volume import Planes, write_scan
 
 RECORD = "convert"

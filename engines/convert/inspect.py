@@ -21,8 +21,9 @@ from engines.convert.stack import (
     normal_of,
     ordered,
 )
+from engines.found import Found
 from engines.results import Note, Problem
-from engines.scans import Found, survey
+from engines.scans import survey
 
 SHORT_SYNTAX = {
     "1.2.840.10008.1.2": "implicit LE",

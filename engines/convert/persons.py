@@ -69,11 +69,19 @@ class Hidden:
     """
 
     words: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    _known: dict[str, list[str]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def fields_in(self, text: str) -> list[str]:
         """Return the fields of which a name contains a word."""
         if not self.words or _HASHED.fullmatch(text):
             return []
+        if text not in self._known:
+            self._known[text] = self._fields_in(text)
+        return self._known[text]
+
+    def _fields_in(self, text: str) -> list[str]:
         within, alone = _spellings(text, shortest=0), _tokens(text)
         found = {
             field

@@ -19,6 +19,7 @@ from engines.files import (
     write_bytes,
     write_json,
 )
+from engines.found import SHOWN
 from engines.geometry import Grid
 from engines.preprocess import cases, export, layouts, masks, split
 from engines.preprocess.cases import Case
@@ -29,7 +30,7 @@ from engines.preprocess.recipe import Recipe
 from engines.preprocess.restore import remaining, to_hounsfield
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
-from engines.scans import SHOWN, find_scans, read_case
+from engines.scans import find_scans, read_case
 from engines.volume import Volume, nifti_bytes
 
 Slices = Literal["all", "central"]

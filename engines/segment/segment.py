@@ -27,6 +27,7 @@ from engines.files import (
     write_bytes,
     write_text,
 )
+from engines.found import Found
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
@@ -37,7 +38,7 @@ from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes import devices
-from engines.scans import Found, read_case, survey
+from engines.scans import read_case, survey
 from engines.segment import compute, models
 from engines.segment.compute import Computed, Computer
 from engines.segment.inference import Prepared, Segmented, label, prepare

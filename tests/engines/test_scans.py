@@ -20,7 +20,8 @@ from engines.errors import (
     UnsupportedError,
 )
 from engines.files import TEMPORARY_PREFIX
-from engines.scans import Found, find_scans, read_case, read_scan, survey
+from engines.found import Found
+from engines.scans import find_scans, read_case, read_scan, survey
 from tests import dicom_phantoms as made
 from tests import phantoms
 
