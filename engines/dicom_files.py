@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from engines import archives, sniff
-from engines.archives import Unpacked
+from engines.archives import Budget, Unpacked
 from engines.convert.series import Collector
 from engines.errors import UnreadableError
-from engines.files import TEMPORARY_PREFIX
+from engines.files import TEMPORARY_PREFIX, Stamps, files_below, stamp_of
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import stem_of
 
@@ -54,26 +54,40 @@ class DicomFiles:
         places: file -> where it lies.
         held: archives that hold files; they stay unpacked as long as this.
         inflated: folder -> copies of its compressed files.
+        stamps: file -> what it was when its header was read.
     """
 
     collector: Collector = field(default_factory=Collector)
     places: dict[Path, Place] = field(default_factory=dict)
     held: list[Unpacked] = field(default_factory=list)
     inflated: dict[Path, Unpacked] = field(default_factory=dict)
+    stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict)
 
     def add(self, path: Path, place: Place) -> None:
         """Read the header of a file that lies at ``place``."""
         self.places[path] = place
+        self.stamps[path] = stamp_of(path)
         self.collector.add(path)
 
-    def add_packed(self, path: Path, place: Place) -> None:
-        """Add a file that is compressed as a whole; a damaged one is unreadable."""
+    def stamps_of(self, files: Sequence[Path]) -> Stamps:
+        """Return what files were when their headers were read."""
+        return Stamps(tuple(files), tuple(self.stamps[path] for path in files))
+
+    def add_packed(
+        self, path: Path, place: Place, budget: Budget | None = None
+    ) -> None:
+        """Add a file that is compressed as a whole; a damaged one is unreadable.
+
+        Raises:
+            UnsupportedError: it is larger than any image, for its bytes.
+            OutputError: the temporary disk is too small.
+        """
         folder = self.inflated.get(path.parent)
         if folder is None:
             folder = self.inflated[path.parent] = archives.temporary(path.parent)
             self.held.append(folder)
         try:
-            self.add(archives.inflate(path, folder), place)
+            self.add(archives.inflate(path, folder, budget), place)
         except UnreadableError:
             self.places[path] = place
             self.collector.unreadable.append(path)
@@ -101,7 +115,7 @@ def holds_dicom(folder: Path) -> bool:
     if folder.name.startswith(TEMPORARY_PREFIX):
         return False
     try:
-        files = [path for path in islice(folder.rglob("*"), PEEKED) if path.is_file()]
+        files = [p for p in islice(files_below(folder), PEEKED) if p.is_file()]
     except OSError:
         return False
     return any(sniff.kind_of(path) in ("dicom", "packed") for path in files)

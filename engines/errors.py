@@ -15,6 +15,7 @@ SpineError
 │   │   └── MixedSeriesError      DICOM slices that do not belong together
 │   ├── RescaleError         DICOM slices disagree on what their values mean
 │   ├── IntensityError       the voxel values cannot be an intact scan
+│   ├── MemoryLimitError     the voxels need more memory than there is
 │   ├── ModalityError        the values are not those the model was trained on
 │   ├── NameClashError       two inputs would write the same files
 │   ├── MaskError            a mask does not fit its scan or its scheme
@@ -163,6 +164,13 @@ class IntensityError(InputError):
     """The voxel values cannot be those of an intact scan."""
 
     code = "intensity"
+
+
+class MemoryLimitError(InputError):
+    """The voxels need more memory than there is."""
+
+    code = "memory"
+    hint = "Crop or resample the image, or use a machine with more memory."
 
 
 class ModalityError(InputError):

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; folders of any depth."""
 
 import contextlib
 import hashlib
@@ -6,17 +6,27 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from engines import owners
 from engines.errors import OutputError, UnreadableError
 
 if sys.platform != "win32":
     import fcntl
 
 TEMPORARY_PREFIX = ".spine-part-"
-"""How a file is called while it is being written, beside its final name."""
+"""How a file is called while it is being written, beside its final name.
+
+Its writer (see ``owners``) and a token follow, then a dash and the final name.
+"""
+
+LOCK_SUFFIX = ".lock"
+
+FOREIGN_AGE_S = 24 * 3600.0
+"""Parts whose writer cannot be looked up are swept when they were left so long ago."""
 
 
 @contextlib.contextmanager
@@ -29,11 +39,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder or the disk does not take the file.
     """
-    # On a cluster, processes of several machines have the same number.
-    own = f"{os.getpid()}.{secrets.token_hex(3)}"
+    own = f"{owners.own()}.{secrets.token_hex(3)}"
     part = path.with_name(f"{TEMPORARY_PREFIX}{own}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield part
         _store(part)
         part.replace(path)
@@ -80,7 +89,7 @@ def held(path: Path) -> Iterator[None]:
 
     Where the folder takes no file, or the system knows no locks, nobody waits.
     """
-    lying = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.lock")
+    lying = path.with_name(f"{TEMPORARY_PREFIX}{path.name}{LOCK_SUFFIX}")
     file = None
     with contextlib.suppress(OSError):
         file = lock(lying)
@@ -131,14 +140,47 @@ def require_writable(folder: Path) -> None:
     Raises:
         OutputError: it cannot be made or written to.
     """
-    probe = folder / f"{TEMPORARY_PREFIX}{os.getpid()}"
+    own = f"{owners.own()}.{secrets.token_hex(3)}"
+    probe = folder / f"{TEMPORARY_PREFIX}{own}-probe"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe.write_bytes(b"")
         probe.unlink(missing_ok=True)
     except OSError as error:
         msg = f"cannot write to {folder}: {error.strerror or error}"
         raise OutputError(msg) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """What files were when they were looked at.
+
+    Attributes:
+        paths: the files.
+        seen: device, inode, size and time of change of each; empty for none there.
+    """
+
+    paths: tuple[Path, ...]
+    seen: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> "Stamps":
+        """Look at files."""
+        return cls(tuple(paths), tuple(stamp_of(path) for path in paths))
+
+    def require_same(self) -> None:
+        """Compare the files with what they were.
+
+        Raises:
+            UnreadableError: one was written to, replaced or removed.
+        """
+        for path, stamp in zip(self.paths, self.seen, strict=True):
+            if stamp_of(path) != stamp:
+                msg = f"{path.name} was changed while it was read"
+                raise UnreadableError(msg, hint="Run again when it is written whole.")
+
+
+NO_STAMPS = Stamps((), ())
 
 
 @contextlib.contextmanager
@@ -150,15 +192,12 @@ def unchanged(*paths: Path) -> Iterator[None]:
     Raises:
         UnreadableError: a file was written to or replaced.
     """
-    before = [_stamp(path) for path in paths]
+    before = Stamps.of(paths)
     yield
-    for path, stamp in zip(paths, before, strict=True):
-        if _stamp(path) != stamp:
-            msg = f"{path.name} was changed while it was read"
-            raise UnreadableError(msg, hint="Run again when it is written whole.")
+    before.require_same()
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def stamp_of(path: Path) -> tuple[int, ...]:
     """Return what differs of a file when it is written to or replaced."""
     try:
         stat = path.stat()
@@ -175,3 +214,103 @@ def sha256_of(*paths: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, however many these are.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        if folder.parent == folder:
+            break
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+
+
+def walk(
+    folder: Path, *, links: bool = False
+) -> Iterator[tuple[Path, list[Path], list[Path]]]:
+    """Yield each folder with the folders and the other entries in it, by name.
+
+    The caller may remove folders from the list, which are then not entered. Folders
+    that cannot be opened are passed over; no folder is entered twice.
+
+    Args:
+        folder: where to begin.
+        links: enter folders through links too.
+    """
+    waiting, entered = [folder], set()
+    while waiting:
+        here = waiting.pop()
+        inner: list[Path] = []
+        others: list[Path] = []
+        try:
+            with os.scandir(here) as entries:
+                for entry in sorted(entries, key=lambda one: one.name):
+                    is_folder = entry.is_dir(follow_symlinks=links)
+                    (inner if is_folder else others).append(here / entry.name)
+            stat = here.stat()
+        except OSError:
+            continue
+        if (stat.st_dev, stat.st_ino) in entered:
+            continue
+        entered.add((stat.st_dev, stat.st_ino))
+        yield here, inner, others
+        waiting += reversed(inner)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files under ``folder``, folder by folder, each by name.
+
+    FIFOs, sockets and devices are left out, since opening one may block, and so are
+    links to folders; links that lead nowhere are in it.
+    """
+    for _, _, entries in walk(folder):
+        for path in entries:
+            with contextlib.suppress(OSError):
+                if path.is_file() or not path.exists():
+                    yield path
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of any depth and all in it, as far as it can be."""
+    held = []
+    for here, _, entries in walk(folder):
+        held.append(here)
+        for path in entries:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    for here in reversed(held):
+        with contextlib.suppress(OSError):
+            here.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove below ``folder`` what processes left behind that were killed.
+
+    That are parts of files whose writer is dead, parts of which that cannot be known
+    and which nobody wrote to for ``FOREIGN_AGE_S``, and locks that nobody holds.
+    """
+    for _, _, entries in walk(folder):
+        for path in entries:
+            if path.name.startswith(TEMPORARY_PREFIX):
+                with contextlib.suppress(OSError):
+                    _sweep_part(path)
+
+
+def _sweep_part(path: Path) -> None:
+    word, _, _ = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")
+    alive = owners.is_alive(word)
+    if alive is None and path.name.endswith(LOCK_SUFFIX) and not owners.is_owner(word):
+        if not path.is_symlink() and path.is_file():
+            with lock(path, wait=False):
+                path.unlink()
+        return
+    old = owners.age_s(path) > FOREIGN_AGE_S
+    if alive is False or (alive is None and old):
+        path.unlink()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engines import payload
 from engines.errors import GeometryError, UnreadableError, UnsupportedError
+from engines.extent import Extent
 from engines.payload import HEADER_BYTES, Payload
 from engines.raster import LPS_TO_RAS, Raster, assumed, counted, whole
 from engines.results import Note
@@ -64,16 +65,28 @@ def read(path: Path) -> Raster:
         GeometryError: no voxel size.
     """
     tags, start = _tags(path)
-    axes = _axes(path, tags)
-    shape = counted(path, "DimSize", tags.get("DimSize", "").split(), axes)
-    dtype = _dtype(path, tags)
-    where = _payload(path, tags, start)
+    shape, dtype = _sizes(path, tags)
+    axes, where = len(shape), _payload(path, tags, start)
     needed = payload.bytes_of(shape, dtype.itemsize)
     affine, notes = _affine(path, tags, axes)
     content = payload.read(path.name, where, needed)
     return Raster(
         whole(content, dtype, shape), affine, tags.get("DistanceUnits", "mm"), notes
     )
+
+
+def extent(path: Path) -> Extent:
+    """Return the size of an image by its header alone; raises as ``read`` does."""
+    tags, start = _tags(path)
+    shape, dtype = _sizes(path, tags)
+    return payload.extent(shape, dtype.itemsize, _payload(path, tags, start))
+
+
+def _sizes(
+    path: Path, tags: Mapping[str, str]
+) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    shape = counted(path, "DimSize", tags.get("DimSize", "").split(), _axes(path, tags))
+    return shape, _dtype(path, tags)
 
 
 def data_name(path: Path) -> str:

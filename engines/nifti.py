@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engines import geometry
 from engines.errors import GeometryError, UnreadableError, UnsupportedError
+from engines.extent import Extent
 from engines.geometry import Affine
 from engines.payload import read_up_to
 from engines.raster import Raster, three_axes
@@ -69,6 +70,24 @@ def read(path: Path) -> tuple[Raster, nib.Nifti1Header]:
     with closing(igzip.open(whole, "rb")) as file:
         raster, header = _read(path, file)
     return replace(raster, notes=(Note("trailing_bytes", msg),)), header
+
+
+def extent(path: Path) -> Extent:
+    """Return the size of an image by its header alone.
+
+    Raises:
+        UnreadableError, UnsupportedError: as ``read``.
+        Exception: one of ``READ_ERRORS``.
+    """
+    with closing(_open(path)) as file:
+        header = _read_header(path, file)
+    shape, itemsize = _shape(path, header), header.get_data_dtype().itemsize
+    slope, inter = header.get_slope_inter()
+    if slope not in (None, 1) or inter:
+        itemsize = max(itemsize, 4)
+    with path.open("rb") as plain:
+        packed = plain.read(2) == GZIP_MAGIC
+    return Extent(shape, itemsize, path.stat().st_size if packed else None)
 
 
 def _read(path: Path, file: BinaryIO) -> tuple[Raster, nib.Nifti1Header]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines import payload
 from engines.errors import GeometryError, UnreadableError, UnsupportedError
+from engines.extent import Extent
 from engines.payload import HEADER_BYTES, Packing, Payload
 from engines.raster import FRAMES_HINT, Raster, assumed, counted, whole
 
@@ -77,20 +78,33 @@ def read(path: Path) -> Raster:
         GeometryError: the header does not say how the patient lies.
     """
     fields, start = _fields(path)
-    axes = _number(path, fields, "dimension", "", least=1)
-    if axes > payload.MOST_AXES:
-        msg = f"{path.name}: cannot be read (dimension is {axes})"
-        raise UnreadableError(msg)
-    shape = counted(path, "sizes", fields.get("sizes", "").split(), axes)
-    _require_scalars(path, fields, shape)
-    dtype = _dtype(path, fields)
-    affine, inner = _affine(path, fields, axes)
+    shape, dtype = _sizes(path, fields)
+    affine, inner = _affine(path, fields, len(shape))
     held = _in_space(path, shape, inner)
     needed = payload.bytes_of(shape, dtype.itemsize)
     content = payload.read(path.name, _payload(path, fields, start), needed)
     left_out = () if "space origin" in fields else ("space origin: 0, 0, 0",)
     voxels = whole(content, dtype, held)
     return Raster(voxels, affine, _unit(path, fields), assumed(*left_out))
+
+
+def extent(path: Path) -> Extent:
+    """Return the size of an image by its header alone; raises as ``read`` does."""
+    fields, start = _fields(path)
+    shape, dtype = _sizes(path, fields)
+    return payload.extent(shape, dtype.itemsize, _payload(path, fields, start))
+
+
+def _sizes(
+    path: Path, fields: Mapping[str, str]
+) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    axes = _number(path, fields, "dimension", "", least=1)
+    if axes > payload.MOST_AXES:
+        msg = f"{path.name}: cannot be read (dimension is {axes})"
+        raise UnreadableError(msg)
+    shape = counted(path, "sizes", fields.get("sizes", "").split(), axes)
+    _require_scalars(path, fields, shape)
+    return shape, _dtype(path, fields)
 
 
 def _in_space(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 from engines.errors import UnreadableError, UnsupportedError
+from engines.extent import Extent
 
 Packing = Literal["raw", "zlib", "gzip", "bzip2"]
 
@@ -109,6 +110,19 @@ _UNPACKERS: dict[Packing, Callable[[], _Unpacker]] = {
 def bytes_of(shape: Sequence[int], itemsize: int) -> int:
     """Return the bytes that voxels take, of whatever size the numbers are."""
     return math.prod(int(n) for n in shape) * itemsize
+
+
+def extent(shape: Sequence[int], itemsize: int, payload: Payload) -> Extent:
+    """Return the size of an image whose voxels lie at ``payload``.
+
+    Raises:
+        OSError: the file is gone.
+    """
+    packed = None
+    if payload.packing != "raw":
+        packed = max(0, payload.path.stat().st_size - payload.start)
+    densest = None if payload.packing == "bzip2" else DENSEST
+    return Extent(tuple(shape), itemsize, packed, densest)
 
 
 def data_file(header: Path, named: str) -> Path:

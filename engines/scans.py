@@ -5,28 +5,39 @@ was found in, without suffix; results are stored under that name. The slices of 
 DICOM series are brought together from all folders of an input.
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from engines import archives, sniff
-from engines.archives import Unpacked
+from engines.archives import Budget, Unpacked
 from engines.convert.assemble import read_stack
-from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
 from engines.convert.series import DISC_DIRECTORY
-from engines.convert.stack import LeftOut, Stack
+from engines.convert.stack import LeftOut
 from engines.dicom_files import DicomFiles, Place, common, holds_dicom, is_hidden
 from engines.errors import (
-    NameClashError,
     NotFoundError,
     SpineError,
     UnreadableError,
     UnsupportedError,
 )
 from engines.files import TEMPORARY_PREFIX
+from engines.found import (
+    SPECIAL,
+    Found,
+    Search,
+    Survey,
+    clashing,
+    entry_of,
+    identity,
+    is_seen,
+    is_wanted,
+    natural,
+    root_name,
+    without_persons,
+)
 from engines.results import Note
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import (
@@ -35,6 +46,7 @@ from engines.volume import (
     Volume,
     data_files,
     is_unread_image,
+    require_scan_size,
     stem_of,
     suffix_of,
 )
@@ -42,12 +54,12 @@ from engines.volume import (
 OTHER, EMPTY, HIDDEN = "not DICOM", "empty file", "hidden folder"
 """Why files and folders are passed over that are no DICOM objects."""
 
+
+SPECIAL_HINT = "Put a file in its place."
+
 FOREIGN_HINT = "Unpack it and give the folder; zip and tar archives are opened."
 
 DICOM_HINT = "Give a folder, an archive or a file that holds DICOM images."
-
-OBJECTS = (LOCALIZER, NO_IMAGE, SCREENSHOT)
-"""Why DICOM objects are left out."""
 
 
 LABEL_MAP_PATTERNS = ("*_msk.*", "*_seg-*", "*.seg.nrrd")
@@ -61,64 +73,6 @@ LABEL_MAP_FOLDERS = (STRUCTURE_FOLDER, "labelsTr", "labelsTs")
 
 FLAT_MASK = "_seg"
 """How the masks of VerSe's challenge files, which lie beside their scans, end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A scan to work on, or an input that cannot be worked on.
-
-    Attributes:
-        name: path below the input root, without suffix, with forward slashes.
-        path: the image file, or the folder of the DICOM series; in an archive, below
-            the archive's own path.
-        files: all files that hold the scan; they identify its contents.
-        problem: why it cannot be read, None as far as can be told from outside.
-        stack: the DICOM images, None for an image file.
-        held: archives that hold ``files``; they stay unpacked as long as this.
-    """
-
-    name: str
-    path: Path
-    files: tuple[Path, ...] = ()
-    problem: SpineError | None = None
-    stack: Stack | None = None
-    held: tuple[Unpacked, ...] = ()
-
-
-@dataclass(slots=True)
-class _Search:
-    """What one search has seen so far: each real folder and file counts once.
-
-    Attributes:
-        left_out: files that hold no scan.
-        images: whether image files are wanted, or DICOM only.
-    """
-
-    avoid: Path | None
-    images: bool
-    folders: set[Path] = field(default_factory=set)
-    files: set[Path] = field(default_factory=set)
-    label_maps: int = 0
-    left_out: list[LeftOut] = field(default_factory=list)
-    repeats: int = 0
-
-    @property
-    def objects(self) -> int:
-        """How many DICOM objects were left out."""
-        return sum(one.why in OBJECTS for one in self.left_out)
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """All that a search came upon.
-
-    Attributes:
-        found: scans and problems, by name in natural order.
-        left_out: files that hold no scan, as the user knows their paths.
-    """
-
-    found: tuple[Found, ...]
-    left_out: tuple[LeftOut, ...]
 
 
 def find_scans(
@@ -148,8 +102,12 @@ def survey(
     avoid: Path | None = None,
     *,
     images: bool = True,
+    keep_identifiers: bool = False,
 ) -> Survey:
     """Return the scans among ``inputs`` as ``find_scans`` does, and what was left out.
+
+    In names and messages of what is found in DICOM, hashes stand for files and folders
+    that are called after the patient.
 
     Args:
         inputs: files and folders, mixed.
@@ -157,8 +115,10 @@ def survey(
         exclude: globs of what is not wanted.
         avoid: the output folder.
         images: whether image files are wanted too, or DICOM only.
+        keep_identifiers: whether names of patients may stay.
     """
-    search = _Search(avoid.resolve() if avoid else None, images)
+    archives.sweep()
+    search = Search(identity(avoid) if avoid else None, images, keep_identifiers)
     inputs = [_disc(path) for path in inputs]
     folders = [path for path in inputs if path.is_dir()]
     others = [path for path in inputs if not path.is_dir()]
@@ -167,12 +127,15 @@ def survey(
     wanted = [
         one
         for one in found
-        if (one.problem and one.path in inputs) or _wanted(one, include, exclude)
+        if (one.problem and one.path in inputs) or is_wanted(one, include, exclude)
     ]
     if not wanted:
         wanted = [_nothing(inputs, len(found), search)]
-    by_name = sorted(_clashing(wanted), key=lambda one: (_natural(one.name), one.path))
-    return Survey(tuple(by_name), tuple(search.left_out))
+    hidden = search.hidden
+    wanted = [without_persons(one, hidden) for one in clashing(wanted)]
+    by_name = sorted(wanted, key=lambda one: (natural(one.name), one.path))
+    left_out = (replace(one, path=hidden.path(one.path)) for one in search.left_out)
+    return Survey(tuple(by_name), tuple(left_out), hidden)
 
 
 def read_scan(scan: Found | Path) -> Volume:
@@ -196,9 +159,13 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
     if scan.problem is not None:
         raise scan.problem
     if scan.stack is None:
+        require_scan_size(scan.files[0])
         volume = Volume.read(scan.files[0])
         return volume, volume.notes
-    return read_stack(scan.stack)
+    with scan.hidden.errors():
+        volume, notes = read_stack(scan.stack)
+        scan.stamps.require_same()
+    return volume, (*scan.notes, *scan.hidden.notes(notes))
 
 
 def is_label_map(path: Path) -> bool:
@@ -222,18 +189,25 @@ def _disc(path: Path) -> Path:
     return path.parent if directory else path
 
 
-def _in_folder(root: Path, search: _Search) -> list[Found]:
-    if root.resolve() in search.folders:
+def _in_folder(root: Path, search: Search) -> list[Found]:
+    if identity(root) in search.folders:
         return []
-    place = Place(_root_name(root), (), root)
+    place = Place(root_name(root), (), root)
     return _at(place, root, search)
 
 
-def _at(place: Place, folder: Path, search: _Search, *held: Unpacked) -> list[Found]:
+def _at(
+    place: Place,
+    folder: Path,
+    search: Search,
+    *held: Unpacked,
+    budget: Budget | None = None,
+) -> list[Found]:
     """Return what lies in one input: a folder, or an archive that was unpacked."""
     maps, other, repeats = search.label_maps, search.objects, search.repeats
     dicom = DicomFiles(held=[*held])
-    found = [*_walk(folder, place, search, dicom), *_dicom_scans(dicom, search)]
+    found = [*_walk(folder, place, search, dicom, budget)]
+    found += _dicom_scans(dicom, search)
     if found or search.repeats > repeats:
         return found
     told = _left_out(search.label_maps - maps, search.objects - other)
@@ -251,40 +225,79 @@ def _left_out(label_maps: int, other_dicom: int) -> str:
 
 
 def _walk(
-    folder: Path, place: Place, search: _Search, dicom: DicomFiles
+    folder: Path,
+    place: Place,
+    search: Search,
+    dicom: DicomFiles,
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
-    real = folder.resolve()
-    if real in search.folders or (real == search.avoid and place.parts):
+    """Yield what lies in a folder and below, for all its DICOM goes to ``dicom``.
+
+    Args:
+        folder: where to begin.
+        place: of ``folder``.
+        search: what was seen so far.
+        dicom: takes DICOM files.
+        budget: of the archive that the folder came out of.
+    """
+    waiting = [(folder, place)]
+    while waiting:
+        folder, place = waiting.pop()
+        inner: list[tuple[Path, Place]] = []
+        try:
+            status = folder.stat()
+            real = status.st_dev, status.st_ino
+            if real in search.folders or (real == search.avoid and place.parts):
+                continue
+            search.folders.add(real)
+            held = sorted(folder.iterdir(), key=lambda path: natural(path.name))
+            entries = [(path, entry_of(path)) for path in held]
+        except OSError as error:
+            msg = f"{place.shown}: cannot be opened ({error.strerror})"
+            yield Found(place.name, place.shown, problem=UnreadableError(msg))
+            continue
+        for path, kind in entries:
+            if kind == "file":
+                yield from _file(path, place, search, dicom, budget)
+            elif kind == "dead link" and not is_hidden(path):
+                yield from _broken_link(path, place)
+            elif kind == "folder" and not is_hidden(path):
+                inner.append((path, place.below(path.name)))
+            elif kind == "folder" and holds_dicom(path):
+                search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
+            elif kind in SPECIAL and not is_hidden(path):
+                yield from _special(path, place, search, kind)
+        waiting += reversed(inner)
+
+
+def _special(path: Path, place: Place, search: Search, kind: str) -> Iterator[Found]:
+    """Report what is called like a scan and is no file; count what is not.
+
+    It is never opened: that would wait until somebody writes to it.
+    """
+    shown = place.shown / path.name
+    named = (suffix_of(path) and search.images) or path.suffix.lower() == DICOM_SUFFIX
+    if not named or is_label_map(path):
+        search.left_out.append(LeftOut(shown, kind))
         return
-    search.folders.add(real)
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: _natural(path.name))
-    except OSError as error:
-        msg = f"{place.shown}: cannot be opened ({error.strerror})"
-        yield Found(place.name, place.shown, problem=UnreadableError(msg))
-        return
-    for path in entries:
-        if path.is_file():
-            yield from _file(path, place, search, dicom)
-        elif path.is_symlink() and not path.exists() and not is_hidden(path):
-            yield from _broken_link(path, place)
-    for path in entries:
-        if path.is_dir() and not is_hidden(path):
-            yield from _walk(path, place.below(path.name), search, dicom)
-        elif path.is_dir() and holds_dicom(path):
-            search.left_out.append(LeftOut(place.shown / path.name, HIDDEN))
+    problem = UnsupportedError(f"{shown}: a {kind}, not a file", hint=SPECIAL_HINT)
+    yield Found(place.name_of(path), shown, problem=problem)
 
 
 def _file(
-    path: Path, place: Place, search: _Search, dicom: DicomFiles
+    path: Path,
+    place: Place,
+    search: Search,
+    dicom: DicomFiles,
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
-    if path.name.startswith(TEMPORARY_PREFIX) or _seen(path, search):
+    if path.name.startswith(TEMPORARY_PREFIX) or is_seen(path, search):
         return
     kind = sniff.kind_of(path)
     if kind == "dicom":
         dicom.add(path, place)
     elif kind == "packed":
-        dicom.add_packed(path, place)
+        yield from _packed(path, place, dicom, budget)
     elif is_hidden(path):
         return
     elif suffix_of(path):
@@ -292,7 +305,7 @@ def _file(
     elif is_unread_image(path) and search.images:
         yield from _unread(path, place)
     elif archives.is_archive(path, kind):
-        yield from _archive(path, place, search, dicom)
+        yield from _archive(path, place, search, dicom, budget)
     elif kind == "closed" or path.suffix.lower() == DICOM_SUFFIX:
         dicom.add(path, place)
     elif kind == "foreign" or path.name.lower().endswith(sniff.FOREIGN_SUFFIXES):
@@ -324,34 +337,39 @@ def _unread(path: Path, place: Place) -> Iterator[Found]:
     yield Found(place.below(stem).name, shown, (path,), error)
 
 
+def _packed(
+    path: Path, place: Place, dicom: DicomFiles, budget: Budget | None
+) -> Iterator[Found]:
+    try:
+        dicom.add_packed(path, place, budget)
+    except SpineError as error:
+        yield Found(place.name_of(path), place.shown / path.name, problem=error)
+
+
 def _archive(
-    path: Path, place: Place, search: _Search, dicom: DicomFiles
+    path: Path,
+    place: Place,
+    search: Search,
+    dicom: DicomFiles,
+    budget: Budget | None = None,
 ) -> Iterator[Found]:
     inside = archives.stem_of(path)
     if is_label_map(path):
         return
+    budget = budget or Budget.of(path)
     try:
-        unpacked = archives.unpack(path)
+        with budget.inside():
+            unpacked = archives.unpack(path, budget)
+            dicom.held.append(unpacked)
+            within = Place(place.root, (*place.parts, inside), place.shown / path.name)
+            yield from _walk(unpacked.root, within, search, dicom, budget)
     except SpineError as error:
         name = place.below(inside).name
         yield Found(name, place.shown / path.name, problem=error)
-        return
-    dicom.held.append(unpacked)
-    within = Place(place.root, (*place.parts, inside), place.shown / path.name)
-    yield from _walk(unpacked.root, within, search, dicom)
-
-
-def _seen(path: Path, search: _Search) -> bool:
-    real = path.resolve()
-    if real in search.files:
-        search.repeats += 1
-        return True
-    search.files.add(real)
-    return False
 
 
 def _image(
-    path: Path, place: Place, search: _Search, held: tuple[Unpacked, ...] = ()
+    path: Path, place: Place, search: Search, held: tuple[Unpacked, ...] = ()
 ) -> Iterator[Found]:
     if not search.images:
         search.left_out.append(LeftOut(place.shown / path.name, OTHER))
@@ -378,26 +396,39 @@ def _broken_link(path: Path, place: Place) -> Iterator[Found]:
         yield Found(place.name_of(path), shown, problem=NotFoundError(msg))
 
 
-def _dicom_scans(dicom: DicomFiles, search: _Search) -> Iterator[Found]:
+def _dicom_scans(dicom: DicomFiles, search: Search) -> Iterator[Found]:
     """Yield the volumes of an input, named after the folder that holds them."""
     grouped = dicom.collector.grouped()
     places = dicom.places
+    search.persons.update(dicom.collector.reader.persons)
+    hidden = search.hidden
     for one in grouped.left_out:
         search.left_out.append(LeftOut(places[one.path].shown / one.path.name, one.why))
     homes = [common([places[path] for path in stack.files]) for stack in grouped.stacks]
-    count = Counter(home.name for home in homes)
+    count = Counter(hidden.name(home.name) for home in homes)
     taken: Counter[str] = Counter()
     for stack, home in zip(grouped.stacks, homes, strict=True):
-        name = home.name
+        name = hidden.name(home.name)
         if count[name] > 1:
             parts = (name, stack.origin.digest, stack.part)
             name = "_".join(part for part in parts if part)
         taken[name] += 1
         if taken[name] > 1:
             name = f"{name}_{taken[name]}"
-        held = tuple(dicom.held)
-        yield Found(name, home.shown, stack.files, stack=stack, held=held)
+        yield Found(
+            name,
+            home.shown,
+            stack.files,
+            stack=stack,
+            held=tuple(dicom.held),
+            stamps=dicom.stamps_of(stack.files),
+            real=home.name,
+            notes=hidden.told(home.shown, home.name),
+        )
     yield from _unreadable(grouped.unreadable, places, set(count))
+    faults = {places[path]: (path, error) for path, error in grouped.faults}
+    for place, (path, error) in faults.items():
+        yield Found(f"{place.name}_fault", place.shown, (path,), error)
 
 
 def _unreadable(
@@ -418,13 +449,13 @@ def _unreadable(
         yield Found(place.name + suffix, place.shown, tuple(broken), problem)
 
 
-def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
+def _given_files(paths: Iterable[Path], search: Search) -> Iterator[Found]:
     dicom: defaultdict[Path, DicomFiles] = defaultdict(DicomFiles)
     for path in paths:
         if not path.is_file():
             problem = _missing(path, search)
             yield Found(stem_of(path) or str(path), path, problem=problem)
-        elif _seen(path, search):
+        elif is_seen(path, search):
             continue
         else:
             yield from _given_file(path, search, dicom[path.parent])
@@ -437,11 +468,11 @@ def _given_files(paths: Iterable[Path], search: _Search) -> Iterator[Found]:
         yield from _dicom_scans(files, search)
 
 
-def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Found]:
+def _given_file(path: Path, search: Search, dicom: DicomFiles) -> Iterator[Found]:
     kind = sniff.kind_of(path)
-    place = Place(_root_name(path.parent), (), path.parent)
+    place = Place(root_name(path.parent), (), path.parent)
     if kind == "packed":
-        dicom.add_packed(path, place)
+        yield from _packed(path, place, dicom, None)
     elif kind == "dicom":
         dicom.add(path, place)
     elif suffix_of(path):
@@ -457,17 +488,19 @@ def _given_file(path: Path, search: _Search, dicom: DicomFiles) -> Iterator[Foun
         yield Found(path.stem, path, problem=UnsupportedError(msg))
 
 
-def _given_archive(path: Path, search: _Search) -> Iterator[Found]:
+def _given_archive(path: Path, search: Search) -> Iterator[Found]:
     name = archives.stem_of(path)
+    budget = Budget.of(path)
     try:
-        unpacked = archives.unpack(path)
+        with budget.inside():
+            unpacked = archives.unpack(path, budget)
+            place = Place(name, (), path)
+            yield from _at(place, unpacked.root, search, unpacked, budget=budget)
     except SpineError as error:
         yield Found(name, path, problem=error)
-        return
-    yield from _at(Place(name, (), path), unpacked.root, search, unpacked)
 
 
-def _missing(path: Path, search: _Search) -> SpineError:
+def _missing(path: Path, search: Search) -> SpineError:
     if path.is_symlink():
         msg = f"{path}: a link that leads nowhere, or round in a circle"
         return _not_found(msg, search)
@@ -476,7 +509,7 @@ def _missing(path: Path, search: _Search) -> SpineError:
     return _not_found(f"{path}: no such file or folder", search)
 
 
-def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
+def _nothing(inputs: Sequence[Path], unwanted: int, search: Search) -> Found:
     path = inputs[0] if inputs else Path()
     told = ", ".join(str(one) for one in inputs) or "nothing"
     left_out = _left_out(search.label_maps, search.objects)
@@ -484,44 +517,9 @@ def _nothing(inputs: Sequence[Path], unwanted: int, search: _Search) -> Found:
     if unwanted:
         msg = f"none of the {unwanted} scans in {told} is wanted"
         problem = NotFoundError(msg, hint="Check --include and --exclude.")
-        return Found(_root_name(path), path, problem=problem)
-    return Found(_root_name(path), path, problem=_not_found(msg, search))
+        return Found(root_name(path), path, problem=problem)
+    return Found(root_name(path), path, problem=_not_found(msg, search))
 
 
-def _not_found(message: str, search: _Search) -> NotFoundError:
+def _not_found(message: str, search: Search) -> NotFoundError:
     return NotFoundError(message, hint=None if search.images else DICOM_HINT)
-
-
-def _wanted(one: Found, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    names = (one.name, one.path.name)
-
-    def matches(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, glob) for name in names for glob in patterns)
-
-    return (not include or matches(include)) and not matches(exclude)
-
-
-def _clashing(found: Sequence[Found]) -> Iterator[Found]:
-    """Yield what was found, with a problem for each name that is not unique."""
-    by_name: defaultdict[str, list[Found]] = defaultdict(list)
-    for one in found:
-        by_name[one.name].append(one)
-    for one in found:
-        same = by_name[one.name]
-        if len(same) == 1 or one.problem is not None:
-            yield one
-            continue
-        told = " and ".join(str(other.path) for other in same)
-        yield replace(
-            one, problem=NameClashError(f"{told} would both be called {one.name!r}")
-        )
-
-
-def _root_name(root: Path) -> str:
-    return root.resolve().name or "scans"
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that puts ``scan2`` before ``scan10``."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts]

@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from engines import geometry, metaimage, nifti, nrrd, payload, units
 from engines.errors import GeometryError, InputError, UnreadableError, UnsupportedError
+from engines.extent import Extent
 from engines.files import replacing, write_bytes
 from engines.geometry import Grid
 from engines.raster import FRAMES_HINT, Raster, three_axes
@@ -35,6 +36,9 @@ UNREAD: tuple[str, ...] = (
 
 LABEL_TOLERANCE = 1e-3
 """So far beside a whole number a label may lie, after a header scaled it."""
+
+HEADER_ERRORS: tuple[type[Exception], ...] = (InputError, *nifti.READ_ERRORS)
+"""What ``extent_of`` raises for an image that cannot be read."""
 
 COMMENT_CODE = 6
 """Code of a comment among NIfTI header extensions."""
@@ -84,6 +88,7 @@ class Volume:
             if path.stat().st_size == 0:
                 msg = f"{path.name}: the file is empty (0 bytes)"
                 raise UnreadableError(msg)
+            extent_of(path).require_memory(path.name)
             if kind in NIFTI_SUFFIXES:
                 return _volume(path, *nifti.read(path))
             reader = nrrd.read if kind in nrrd.SUFFIXES else metaimage.read
@@ -141,6 +146,34 @@ def is_unread_image(path: Path) -> bool:
 def stem_of(path: Path) -> str:
     """Return the file name without its image suffix."""
     return path.name.removesuffix(path.name[len(path.name) - len(suffix_of(path)) :])
+
+
+def extent_of(path: Path) -> Extent:
+    """Return the size of the image at ``path`` by its header alone.
+
+    Raises:
+        InputError: as for ``Volume.read``.
+        Exception: one of ``nifti.READ_ERRORS``, it is damaged.
+    """
+    kind = suffix_of(path)
+    if kind in NIFTI_SUFFIXES:
+        return nifti.extent(path)
+    return nrrd.extent(path) if kind in nrrd.SUFFIXES else metaimage.extent(path)
+
+
+def require_scan_size(path: Path) -> None:
+    """Refuse an image, by its header alone, that is packed as no scan can be.
+
+    What is damaged is left to ``Volume.read`` to refuse.
+
+    Raises:
+        UnsupportedError: nearly all of its voxels are of one value.
+    """
+    try:
+        size = extent_of(path)
+    except HEADER_ERRORS:
+        return
+    size.require_scan(path.name)
 
 
 def data_files(path: Path) -> tuple[Path, ...]:

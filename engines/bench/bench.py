@@ -20,6 +20,7 @@ from engines.bench.ceiling import Ceiling
 from engines.bench.whole import Once
 from engines.errors import SettingsError, SpineError
 from engines.files import require_writable, sha256_of, write_bytes, write_json
+from engines.found import Found
 from engines.metrics.overlap import Overlap, dice, overlaps
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, load_model, read_manifest
@@ -29,7 +30,7 @@ from engines.preprocess.restore import to_hounsfield
 from engines.report import bench_chart
 from engines.results import CaseResult, Note, Problem
 from engines.runtimes import devices
-from engines.scans import Found, find_scans, read_case
+from engines.scans import find_scans, read_case
 from engines.volume import NIFTI_SUFFIXES, Planes, read_mask, suffix_of, write_scan
 
 REPORT = "bench"

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from engines import __version__, batch
 from engines.convert import naming, sidecar
 from engines.convert.assemble import Assembled, assemble
+from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.findings import Repairs
-from engines.convert.headers import DAMAGE
 from engines.convert.stack import LeftOut, Stack
 from engines.errors import (
     NameClashError,
@@ -22,11 +23,12 @@ from engines.errors import (
     SpineError,
     UnreadableError,
 )
-from engines.files import require_writable, sha256_of, write_json
+from engines.files import Stamps, require_writable, sha256_of, sweep, write_json
+from engines.found import Found
 from engines.results import CaseResult, Problem
 from engines.runlog import RunLog
-from engines.scans import Found, survey
-from engines.volume import write_scan
+from engines.scans import survey
+from engines.volume import Planes, write_scan
 
 RECORD = "convert"
 """Name of the run's record, beside those of other commands."""
@@ -130,13 +132,18 @@ class ConvertRun:
         self.told = told
         told("series", "find")
         seen = survey(
-            inputs, settings.include, settings.exclude, avoid=output, images=False
+            inputs,
+            settings.include,
+            settings.exclude,
+            avoid=output,
+            images=False,
+            keep_identifiers=settings.keep_identifiers,
         )
         self.left_out: tuple[LeftOut, ...] = seen.left_out
         self.cases = _distinct([*_cases(seen.found, settings)])
         self._by_name = {case.name: case for case in self.cases}
         self._made_from: dict[str, dict[str, Any]] = {}
-        header = {"command": command, "settings": settings.as_json()}
+        header = {"command": seen.hidden.text(command), "settings": settings.as_json()}
         self._log = RunLog(output, header, RECORD)
 
     def results(self) -> Iterator[CaseResult]:
@@ -146,6 +153,7 @@ class ConvertRun:
             OutputError: the output folder cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         started = time.monotonic()
         todo: list[_Case] = []
         try:
@@ -203,16 +211,20 @@ class ConvertRun:
     def _read(self, job: batch.Job) -> Assembled:
         case = self._by_name[job.name]
         with job.timed("read"):
-            made = assemble(case.stack, self.settings.repairs, hold=False)
-            job.notes += made.warnings
+            hidden = case.found.hidden
+            self._made_from.pop(case.name, None)
             self._fingerprint(case)
+            with hidden.errors():
+                made = assemble(case.stack, self.settings.repairs, hold=False)
+                case.found.stamps.require_same()
+            job.notes += (*case.found.notes, *hidden.notes(made.warnings))
         return made
 
     def _write(self, job: batch.Job, made: Assembled) -> CaseResult:
         case = self._by_name[job.name]
         nifti = self.output / f"{case.target}{NIFTI_SUFFIX}"
         beside = self.output / f"{case.target}.json"
-        with job.timed("write"):
+        with job.timed("write"), case.found.hidden.errors():
             told = sidecar.record(
                 case.stack,
                 _header(case.stack),
@@ -221,7 +233,8 @@ class ConvertRun:
             )
             about = _provenance(case.stack, made)
             timed = case.stack.axis == "time"
-            write_scan(nifti, made.planes, made.grid, about, timed=timed)
+            planes = _unchanged(made.planes, case.found.stamps)
+            write_scan(nifti, planes, made.grid, about, timed=timed)
             try:
                 write_json(beside, told)
             except OutputError:
@@ -229,6 +242,19 @@ class ConvertRun:
                 raise
         details = {"made_from": self._fingerprint(case), "volume": _volume(made)}
         return job.done({"nifti": str(nifti), "sidecar": str(beside)}, details)
+
+
+def _unchanged(planes: Planes, stamps: Stamps) -> Planes:
+    """Return slices, the last of which is followed by an error if files have changed.
+
+    Some are read only now; nothing is written then.
+    """
+
+    def read() -> Iterator[NDArray[Any]]:
+        yield from planes.planes()
+        stamps.require_same()
+
+    return replace(planes, planes=read)
 
 
 def _kept(_: batch.Job, made: Assembled) -> Assembled:
@@ -264,6 +290,7 @@ def _header(stack: Stack) -> Dataset:
     try:
         return sidecar.facts(path)
     except DAMAGE as error:
+        require_damage(error)
         msg = f"{path.name}: not an intact DICOM file ({type(error).__name__})"
         raise UnreadableError(msg) from None
 

@@ -43,8 +43,9 @@ from pydicom.uid import (
 )
 
 from engines.convert import bits, streams
+from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.frames import Frame, Pixels
-from engines.convert.headers import DAMAGE, quiet
+from engines.convert.headers import quiet
 from engines.convert.syntax import ANEW, UNDEFINED, is_standard, name_syntax
 from engines.errors import (
     InputError,
@@ -118,6 +119,7 @@ def stored(frames: Sequence[Frame]) -> Iterator[tuple[Frame, NDArray[Any]]]:
             msg = f"{path.name}: damaged pixels: {error}"
             raise UnreadableError(msg) from None
         except DAMAGE as error:
+            require_damage(error)
             msg = f"{path.name}: truncated or damaged pixels ({type(error).__name__})"
             raise UnreadableError(msg) from None
 

@@ -7,7 +7,7 @@ Coordinates stay in DICOM's LPS mm.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 from engines.convert.marks import Marks, text
 
@@ -191,6 +192,35 @@ def unread(dataset: Dataset, keywords: Iterable[str]) -> tuple[tuple[str, str], 
         for keyword, told in held
         if told
     )
+
+
+def whole(dataset: Dataset, keyword: str, otherwise: int) -> int:
+    """Return a whole number, ``otherwise`` where there is none or it is 0.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    value = dataset.get(keyword) or otherwise
+    try:
+        return int(value)
+    except TypeError:
+        msg = f"{keyword} is no number"
+        raise ValueError(msg) from None
+
+
+def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Return the items of a sequence, none where it is missing.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    value = dataset.get(keyword)
+    if value is None or isinstance(value, Items):
+        return value or ()
+    if not value:
+        return ()
+    msg = f"{keyword} holds no items"
+    raise ValueError(msg)
 
 
 def decimal(value: object) -> float | None:

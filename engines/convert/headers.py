@@ -4,10 +4,8 @@ A header is read once; a frame of plain pixels knows where they begin in the fil
 """
 
 import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,11 +14,10 @@ from typing import Any, TypeVar
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from engines.convert import mosaic, multiframe
+from engines.convert import mosaic, multiframe, persons
 from engines.convert.frames import (
     GEOMETRY,
     Frame,
@@ -32,7 +29,9 @@ from engines.convert.frames import (
     digest,
     floats,
     integer,
+    items,
     unread,
+    whole,
 )
 from engines.convert.identity import IMAGE, PERSON, person
 from engines.convert.marks import marks_of
@@ -47,26 +46,6 @@ SLICED_KINDS = re.compile(
     "(Legacy Converted )?(Enhanced )?(CT|MR|PET|Positron) .*Image"
 )
 """The same by the names of SOP classes, where no modality is given."""
-
-DAMAGE = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    RecursionError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-)
-"""What a damaged file makes pydicom and the decoders raise."""
 
 MAX_PIXELS = 1 << 28
 """More pixels in an image than any scanner makes: the header is damaged."""
@@ -99,6 +78,7 @@ _TAGS = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
+    "PatientIdentityRemoved",
     "AcquisitionNumber",
     "AcquisitionTime",
     "ContentTime",
@@ -147,15 +127,20 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class FrameReader:
-    """Reads headers; equal records of different files become the same object."""
+    """Reads headers; equal records of different files become the same object.
+
+    Attributes:
+        persons: words that name the patients of what was read -> field.
+    """
 
     _pool: dict[Any, Any] = field(default_factory=dict)
+    persons: dict[str, str] = field(default_factory=dict)
 
     def read(self, path: Path) -> list[Frame] | str:
         """Return the images in ``path``, or in a word why it is left out.
 
         Raises:
-            one of ``DAMAGE``: the file is no intact DICOM.
+            one of ``damage.DAMAGE``: the file is no intact DICOM.
         """
         header, at, real = _header(path)
         return self.frames_of(path, header, at, real=real)
@@ -172,6 +157,7 @@ class FrameReader:
             real: whether pixels are floating-point numbers.
         """
         with quiet():
+            self._name(header)
             left_out = _left_out(header)
             return left_out or self._frames(path, header, at, real=real)
 
@@ -208,6 +194,13 @@ class FrameReader:
         if header.get(_EACH) or pixels.frames > 1:
             return multiframe.frames(base, header, self._shared)
         return [base]
+
+    def _name(self, header: Dataset) -> None:
+        """Note who is named, once for all files of a patient."""
+        seen = tuple(str(header.get(key) or "") for key in persons.FIELDS)
+        if ("person", *seen) not in self._pool:
+            self._pool["person", *seen] = seen
+            self.persons.update(persons.words_of(header))
 
     def _shared(self, item: Item) -> Item:
         kept: Item = self._pool.setdefault(item, item)
@@ -310,29 +303,29 @@ def _left_out(header: Dataset) -> str:
 
 
 def _pixels(header: Dataset, *, real: bool) -> Pixels:
-    rows, columns = int(header.Rows), int(header.Columns)
+    rows, columns = whole(header, "Rows", 0), whole(header, "Columns", 0)
     if not 0 < rows * columns <= MAX_PIXELS:
         msg = f"{rows} x {columns} pixels"
         raise ValueError(msg)
-    frames = max(1, int(header.get("NumberOfFrames") or 1))
+    frames = max(1, whole(header, "NumberOfFrames", 1))
     if frames > MAX_FRAMES:
         msg = f"{frames} frames"
         raise ValueError(msg)
-    bits = int(header.get("BitsAllocated") or 16)
-    stored = int(header.get("BitsStored") or bits)
-    high = int(header.get("HighBit") or 0)
+    bits = whole(header, "BitsAllocated", 16)
+    stored = whole(header, "BitsStored", bits)
+    high = whole(header, "HighBit", 0)
     return Pixels(
         _syntax(header),
         (rows, columns),
-        int(header.get("SamplesPerPixel") or 1),
+        whole(header, "SamplesPerPixel", 1),
         str(header.get("PhotometricInterpretation") or ""),
-        int(header.get("PlanarConfiguration") or 0),
+        whole(header, "PlanarConfiguration", 0),
         bits,
         stored,
         high if stored - 1 <= high < bits else stored - 1,
-        bool(int(header.get("PixelRepresentation") or 0)),
+        bool(whole(header, "PixelRepresentation", 0)),
         frames,
-        any("LUTData" in item for item in header.get("ModalityLUTSequence") or ()),
+        any("LUTData" in item for item in items(header, "ModalityLUTSequence")),
         any((group, _OVERLAY_BIT) in header for group in _OVERLAYS),
         real,
     )

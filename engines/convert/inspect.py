@@ -10,8 +10,8 @@ from pydicom.uid import UID
 
 from engines import geometry
 from engines.convert import checks, sidecar
+from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.findings import NONE, Finding, Repairs
-from engines.convert.headers import DAMAGE
 from engines.convert.layout import distinct
 from engines.convert.stack import (
     LeftOut,
@@ -21,8 +21,9 @@ from engines.convert.stack import (
     normal_of,
     ordered,
 )
+from engines.found import Found
 from engines.results import Note, Problem
-from engines.scans import Found, survey
+from engines.scans import survey
 
 SHORT_SYNTAX = {
     "1.2.840.10008.1.2": "implicit LE",
@@ -144,6 +145,7 @@ def row_of(found: Found, repairs: Repairs = NONE) -> Row:
         return Row(found.name, str(found.path), files=len(found.files), error=error)
     findings = checks.findings_of(stack, repairs)
     first = stack.volumes[0][0]
+    remarks = (*stack.notes, *(one.note() for one in findings if not one.fatal))
     return Row(
         found.name,
         str(found.path),
@@ -159,7 +161,7 @@ def row_of(found: Found, repairs: Repairs = NONE) -> Row:
         tuple(dict.fromkeys(_syntax(f.pixels.syntax) for f in stack.frames)),
         len(stack.files),
         _problem(found, stack, findings),
-        (*stack.notes, *(one.note() for one in findings if not one.fatal)),
+        (*found.notes, *found.hidden.notes(remarks)),
         stack.origin.study,
     )
 
@@ -171,14 +173,15 @@ def _problem(found: Found, stack: Stack, findings: Sequence[Finding]) -> Problem
     if not fatal:
         return None
     hints = dict.fromkeys(one.error.hint for one in fatal if one.error is not None)
-    told = "; ".join(one.message for one in fatal)
+    told = found.hidden.text("; ".join(one.message for one in fatal))
     return Problem(fatal[0].code, told, " ".join(hint for hint in hints if hint))
 
 
 def _description(stack: Stack) -> str:
     try:
         header = sidecar.facts(stack.volumes[0][0].path)
-    except DAMAGE:
+    except DAMAGE as error:
+        require_damage(error)
         return ""
     return sidecar.scrubbed(stack.origin.description, sidecar.secrets(header))
 

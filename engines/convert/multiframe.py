@@ -10,7 +10,7 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from engines.convert import marks
-from engines.convert.frames import Frame, Shared, decimals, floats, unread
+from engines.convert.frames import Frame, Shared, decimals, floats, items, unread
 
 _FRAME_TYPES = (
     "CTImageFrameTypeSequence",
@@ -32,7 +32,7 @@ def frames(base: Frame, header: Dataset, shared: Shared) -> list[Frame]:
         shared: makes equal records the same object.
     """
     together = _first(header, "SharedFunctionalGroupsSequence")
-    each = header.get("PerFrameFunctionalGroupsSequence") or ()
+    each = items(header, "PerFrameFunctionalGroupsSequence")
     if each and len(each) != base.pixels.frames:
         msg = f"{base.pixels.frames} frames, of which {len(each)} say where they lie"
         raise ValueError(msg)
@@ -81,13 +81,17 @@ def _frame(
 
 
 def _first(dataset: Dataset, name: str) -> Dataset:
-    items = dataset.get(name)
-    return items[0] if items else Dataset()
+    held = items(dataset, name)
+    return held[0] if held else Dataset()
 
 
 def _number(dataset: Dataset, keyword: str, otherwise: float | None) -> float | None:
     value = dataset.get(keyword)
-    return otherwise if value in (None, "") else float(value)
+    try:
+        return otherwise if value in (None, "") else float(value)
+    except TypeError:
+        msg = f"{keyword} is no number"
+        raise ValueError(msg) from None
 
 
 def _marks(base: marks.Marks, group: Group) -> marks.Marks:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.convert.damage import DAMAGE, is_damage
 from engines.convert.frames import Frame
-from engines.convert.headers import DAMAGE, NO_IMAGE, FrameReader
+from engines.convert.headers import NO_IMAGE, FrameReader
 from engines.convert.parts import parts_of, single
 from engines.convert.placement import MIN_SLICES, on_one_grid
 from engines.convert.stack import (
@@ -51,13 +52,16 @@ class Collector:
     frames: list[Frame] = field(default_factory=list)
     unreadable: list[Path] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    faults: list[tuple[Path, Exception]] = field(default_factory=list)
 
     def add(self, path: Path) -> None:
-        """Read the header of ``path``."""
+        """Read the header of ``path``; a fault of the program is kept, not raised."""
         try:
             found = self.reader.read(path)
-        except DAMAGE:
-            if path.name.upper() == DISC_DIRECTORY:
+        except DAMAGE as error:
+            if not is_damage(error):
+                self.faults.append((path, error))
+            elif path.name.upper() == DISC_DIRECTORY:
                 self.left_out.append(LeftOut(path, NO_IMAGE))
             else:
                 self.unreadable.append(path)
@@ -70,7 +74,12 @@ class Collector:
     def grouped(self) -> Grouped:
         """Return what the files make."""
         stacks = tuple(stacks_of(self.frames))
-        return Grouped(stacks, tuple(self.unreadable), tuple(self.left_out))
+        return Grouped(
+            stacks,
+            tuple(self.unreadable),
+            tuple(self.left_out),
+            tuple(self.faults),
+        )
 
 
 def series_in(files: Iterable[Path]) -> Grouped:

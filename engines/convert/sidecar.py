@@ -20,7 +20,8 @@ from pydicom.uid import UID
 
 from engines import __version__
 from engines.convert.assemble import Assembled
-from engines.convert.headers import DAMAGE, quiet
+from engines.convert.damage import DAMAGE, require_damage
+from engines.convert.headers import quiet
 from engines.convert.stack import Stack
 
 MILLI = 1e-3
@@ -118,7 +119,7 @@ def facts(path: Path) -> Dataset:
     """Return the whole header of a file without its pixels.
 
     Raises:
-        one of ``headers.DAMAGE``: it cannot be read.
+        one of ``damage.DAMAGE``: it cannot be read.
     """
     with quiet():
         return pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -206,7 +207,8 @@ def _identifiers(header: Dataset) -> Iterator[tuple[str, Any]]:
 
 
 def _philips(header: Dataset) -> Iterator[tuple[str, float]]:
-    each = _value(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]
+    each = _value(header, "PerFrameFunctionalGroupsSequence")
+    each = each if _is_items(each) else [Dataset()]
     own = each[0].get(_PHILIPS_FRAME)
     private = own.value[0] if own is not None and _is_items(own.value) else Dataset()
     numbers = {key: _number(_find(header, word)) for key, word in _PHILIPS.items()}
@@ -221,16 +223,19 @@ def _sound(dataset: Dataset) -> Iterator[pydicom.DataElement]:
     """Yield the elements that can be read; a damaged one is none to rely on."""
     for tag in sorted(dataset.keys()):
         try:
-            yield dataset[tag]
-        except DAMAGE:
+            element = dataset[tag]
+        except DAMAGE as error:
+            require_damage(error)
             continue
+        yield element
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:  # noqa: ANN401
     """Return a value, None where it is missing or damaged."""
     try:
         return dataset.get(keyword)
-    except DAMAGE:
+    except DAMAGE as error:
+        require_damage(error)
         return None
 
 
@@ -296,7 +301,7 @@ def _levels(header: Dataset) -> Iterator[Dataset]:
     yield header
     for group in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         items = _value(header, group)
-        if not items:
+        if not _is_items(items):
             continue
         for element in _sound(items[0]):
             if _is_items(element.value):

@@ -113,11 +113,13 @@ class Grouped:
         stacks: volumes, in the order of their first files.
         unreadable: files that are no intact DICOM.
         left_out: localizers, and objects that are no scans.
+        faults: files whose headers this program fails on, and its errors.
     """
 
     stacks: tuple[Stack, ...]
     unreadable: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
+    faults: tuple[tuple[Path, Exception], ...] = ()
 
 
 def direction_of(frame: Frame) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from engines.errors import (
     SpineError,
     UnreadableError,
 )
+from engines.files import files_below
 from engines.labels import structures
 from engines.results import Note
 from engines.scans import STRUCTURE_FOLDER, is_label_map
@@ -295,7 +296,7 @@ def _searched(given: Path) -> _Found:
     if not given.is_dir():
         msg = f"{given} does not exist"
         raise NotFoundError(msg, hint="Give a label map or a folder of them.")
-    files = [path for path in sorted(given.rglob("*")) if _is_shown_file(path)]
+    files = [path for path in sorted(files_below(given)) if _is_shown_file(path)]
     unread = [path for path in files if is_unread_image(path)]
     images = [path for path in files if suffix_of(path)]
     if not images:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from engines.errors import InputError, MaskError, NameClashError
+from engines.found import Found
 from engines.preprocess import masks, split
 from engines.preprocess.laid_out import LaidOut
 from engines.preprocess.mask_files import MaskFiles
 from engines.preprocess.recipe import Recipe
-from engines.scans import Found, voxel_file
+from engines.scans import voxel_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Cases of a data set that is laid out in a known way, and how files are paired."""
 
 import hashlib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.errors import InputError, MaskError, NameClashError
+from engines.files import walk
 from engines.preprocess.mask_files import MaskFiles
 from engines.preprocess.split import subject_of
 from engines.results import Note
@@ -34,17 +34,13 @@ class DataSet:
 
     def folders(self, below: str = "") -> Iterator[tuple[Path, list[Path]]]:
         """Yield each folder and the image files in it; links count once."""
-        seen: set[Path] = set()
-        for place, inner, names in os.walk(self.root / below, followlinks=True):
-            real = Path(place).resolve()
-            if real in seen or real == self.avoid:
+        for place, inner, entries in walk(self.root / below, links=True):
+            if place.resolve() == self.avoid:
                 inner.clear()
                 continue
-            seen.add(real)
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            shown = sorted(name for name in names if not name.startswith("."))
-            paths = [Path(place, name) for name in shown]
-            yield Path(place), [path for path in paths if suffix_of(path)]
+            inner[:] = [path for path in inner if not path.name.startswith(".")]
+            shown = [path for path in entries if not path.name.startswith(".")]
+            yield place, [path for path in shown if suffix_of(path)]
 
     def images(self, below: str = "") -> list[Path]:
         """Return all image files, label maps among them."""

@@ -14,10 +14,12 @@ from engines.errors import MaskError, SettingsError
 from engines.files import (
     require_writable,
     sha256_of,
+    sweep,
     unchanged,
     write_bytes,
     write_json,
 )
+from engines.found import SHOWN
 from engines.geometry import Grid
 from engines.preprocess import cases, export, layouts, masks, split
 from engines.preprocess.cases import Case
@@ -164,9 +166,10 @@ class PrepareRun:
         self._by_name = {case.name: case for case in self.cases}
         self._problems = cases.clashes(self.cases)
         self._made_from: dict[str, dict[str, Any]] = {}
-        self._log = RunLog(
-            output, {"command": command, "settings": self.settings.as_json()}, RECORD
-        )
+        hidden = (case.found.hidden for case in self.cases if case.found.stack)
+        shown = next(hidden, SHOWN).text(command)
+        header = {"command": shown, "settings": self.settings.as_json()}
+        self._log = RunLog(output, header, RECORD)
 
     def results(self) -> Iterator[CaseResult]:
         """Prepare every case and yield its record.
@@ -175,6 +178,7 @@ class PrepareRun:
             OutputError: the output folder cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         started = time.monotonic()
         usable: list[Case] = []
         todo: list[Case] = []

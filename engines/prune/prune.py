@@ -17,7 +17,14 @@ from torch import nn
 
 from engines import __version__
 from engines.errors import PlanError, SettingsError
-from engines.files import require_writable, sha256_of, write_json, write_text
+from engines.files import (
+    files_below,
+    require_writable,
+    sha256_of,
+    sweep,
+    write_json,
+    write_text,
+)
 from engines.networks import catalog
 from engines.networks.manifest import (
     CUBE_VOXELS,
@@ -122,6 +129,7 @@ class Pruning:
             OutputError: it cannot be written.
         """
         require_writable(self.folder)
+        sweep(self.folder)
         path = self.folder / BEGUN
         mark = json.loads(json.dumps(self._mark()))
         if path.exists() and not restart:
@@ -129,7 +137,7 @@ class Pruning:
                 msg = f"{self.folder} holds a pruning with other settings or scans"
                 raise SettingsError(msg, hint="Name another -o, or give --restart.")
             return
-        for old in self.folder.rglob("*"):
+        for old in files_below(self.folder):
             if old.name in (POINT, PLAN, START, loop.CHECKPOINT):
                 old.unlink()
         write_json(path, mark)

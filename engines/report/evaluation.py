@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import SettingsError, SpineError
-from engines.files import require_writable, write_text
+from engines.files import files_below, require_writable, write_text
 from engines.labels import VERTEBRAE
 from engines.metrics import compare as comparison
 from engines.metrics import summary
@@ -211,7 +211,7 @@ def _ignore(_: CaseResult, __: Compared) -> None:
 
 def _scans_in(folder: Path) -> dict[str, Path]:
     """Return name of a case -> its scan."""
-    images = (path for path in sorted(folder.rglob("*")) if suffix_of(path))
+    images = (path for path in sorted(files_below(folder)) if suffix_of(path))
     return {
         str(key_of(path.relative_to(folder))): path
         for path in images

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engines import __version__, batch
 from engines.errors import InapplicableError, MaskError, SettingsError, SpineError
 from engines.files import require_writable, sha256_of
+from engines.found import Found
 from engines.metrics.inner import inner
 from engines.metrics.map_files import read_map
 from engines.metrics.overlap import Overlap, dice
@@ -39,7 +40,7 @@ from engines.robustness.subject import (
 from engines.runtimes.backends import REFERENCE
 from engines.runtimes.choose import Choice, choose, reference
 from engines.runtimes.devices import pick
-from engines.scans import Found, find_scans, read_case
+from engines.scans import find_scans, read_case
 from engines.segment import inference, views
 from engines.volume import Volume
 

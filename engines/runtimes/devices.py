@@ -1,14 +1,9 @@
 """Where a network can run on this machine, and in how much memory."""
 
-import contextlib
-import os
-from pathlib import Path
-
 import torch
 
+from engines import extent
 from engines.errors import DeviceError
-
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 
@@ -69,10 +64,5 @@ def cpu_has_bfloat16() -> bool:
 
 def memory_gib() -> float | None:
     """Return the memory of the machine or the limit of the container, in GiB."""
-    try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # no limit, or the word "max"
-        total = min(total, int(CGROUP_LIMIT.read_text()))
-    return total / 2**30
+    there = extent.machine_bytes()
+    return None if there is None else there / 2**30

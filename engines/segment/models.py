@@ -8,11 +8,11 @@ from pathlib import Path
 from engines import labels
 from engines.errors import SettingsError
 from engines.files import sha256_of
+from engines.found import Found
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
 from engines.preprocess.modality import recognise, require_known, sidecar_modality
 from engines.runtimes.choose import Choice
-from engines.scans import Found
 from engines.segment import views
 from engines.volume import Volume
 

@@ -17,14 +17,17 @@ from numpy.typing import NDArray
 
 from engines import __version__, batch, labels
 from engines.daemons import DaemonPool
-from engines.errors import SettingsError, SpineError
+from engines.errors import MemoryLimitError, SettingsError, SpineError
+from engines.extent import size
 from engines.files import (
     require_writable,
     sha256_of,
+    sweep,
     unchanged,
     write_bytes,
     write_text,
 )
+from engines.found import Found
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import read_intact
@@ -35,23 +38,20 @@ from engines.report import pictures, run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes import devices
-from engines.scans import Found, find_scans, read_case
+from engines.scans import read_case, survey
 from engines.segment import compute, models
 from engines.segment.compute import Computed, Computer
 from engines.segment.inference import Prepared, Segmented, label, prepare
 from engines.segment.models import Chosen
 from engines.segment.native import UNCERTAIN
 from engines.segment.settings import SegmentSettings
-from engines.volume import Volume, write_nifti
+from engines.volume import HEADER_ERRORS, Volume, extent_of, write_nifti
 
 MASK_SUFFIX = "_seg-spine_msk.nii.gz"
 VERTEBRAE_SUFFIX = "_seg-vert_msk.nii.gz"
 PREVIEW_SUFFIX = "_preview.png"
 FOOTPRINT = 5
 """Bytes of memory that a scan on its way takes for each that its voxels have."""
-
-PACKED = (".gz", ".zip", ".tgz", ".bz2", ".xz")
-"""Files whose voxels have about three times as many bytes as they have themselves."""
 
 COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
 """Class index -> colour in previews; a single spine class is drawn in orange."""
@@ -98,9 +98,9 @@ class SegmentRun:
         self.log = RunLog(output, {"command": command, **self._header()})
         self._computer = Computer(settings, self.log, told)
         self._loader = DaemonPool(1, "load")
-        self.found = find_scans(
-            inputs, settings.include, settings.exclude, avoid=output
-        )
+        seen = survey(inputs, settings.include, settings.exclude, avoid=output)
+        self.found = [*seen.found]
+        self.log.header["command"] = seen.hidden.text(command)
 
     def planned(self) -> Iterator[CaseResult]:
         """Yield, without doing anything, what would become of each case.
@@ -129,6 +129,7 @@ class SegmentRun:
             OutputError: the results cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         started = time.monotonic()
         todo: list[Found] = []
         try:
@@ -219,6 +220,7 @@ class SegmentRun:
 
     def _read(self, job: batch.Job, found: Found) -> tuple[Chosen, Prepared]:
         with job.timed("read"):
+            _require_memory(found, self.settings.memory_gib)
             scan, notes = self._unchanged(found)
             job.notes += notes
             require_scan(scan, found.path.name)
@@ -411,12 +413,43 @@ class SegmentRun:
 
 
 def footprint(found: Found) -> int:
-    """Return the bytes of memory that a scan takes on its way, roughly."""
-    size = 0
-    for path in found.files:
-        with contextlib.suppress(OSError):
-            size += path.stat().st_size * (3 if path.suffix in PACKED else 1)
-    return FOOTPRINT * size
+    """Return the bytes of memory that a scan takes on its way, by its headers.
+
+    What cannot be told, since the scan is damaged, takes none.
+    """
+    if found.stack is not None:
+        return (
+            FOOTPRINT
+            * sum(
+                math.prod(frame.shape)
+                * frame.pixels.samples
+                * frame.pixels.bits_allocated
+                for frame in found.stack.frames
+            )
+            // 8
+        )
+    if not found.files:
+        return 0
+    try:
+        return FOOTPRINT * extent_of(found.files[0]).bytes
+    except HEADER_ERRORS:
+        return 0
+
+
+def _require_memory(found: Found, given_gib: float | None) -> None:
+    """Refuse a scan that takes more memory than there is, before it is read.
+
+    Raises:
+        MemoryLimitError: it does.
+    """
+    there = devices.memory_gib() if given_gib is None else given_gib
+    needed = footprint(found)
+    if there is None or needed <= there * 2**30:
+        return
+    whose = "this machine has" if given_gib is None else "--memory gives"
+    msg = f"{found.path.name}: it takes about {size(needed)} of memory, {whose} "
+    hint = None if given_gib is None else f"Give --memory {-(-needed // 2**20)}M."
+    raise MemoryLimitError(f"{msg}{size(there * 2**30)}", hint=hint)
 
 
 def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import SettingsError, TrainingError
-from engines.files import require_writable, write_json
+from engines.files import require_writable, sweep, write_json
 from engines.metrics import overlap, surface
 from engines.metrics.evaluate import plain
 from engines.metrics.inner import FEWEST, inner
@@ -87,6 +87,7 @@ def train(
         msg = "cross-validation runs in one process"
         raise SettingsError(msg, hint="Start it without torchrun.")
     require_writable(run)
+    sweep(run)
     sources = [s for s in settings.sources if s.kind != UNLABELLED]
     alone = replace(
         settings, rounds=1, sources=tuple(sources), fresh=bool(settings.parent)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engines import geometry, labels
 from engines.errors import MaskError, ModalityError, TrainingError, UnreadableError
-from engines.files import sha256_of
+from engines.files import files_below, sha256_of
 from engines.preprocess import intensity, resample
 from engines.preprocess import split as subjects
 from engines.preprocess.checks import require_scan
@@ -33,7 +33,7 @@ from engines.results import Note
 from engines.train import bodies
 from engines.train.losses import IGNORED, UNDIVIDED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
-from engines.volume import SUFFIXES, Volume, read_mask, stem_of
+from engines.volume import SUFFIXES, Volume, read_mask, require_scan_size, stem_of
 
 FINEST_MM = 1.2
 """Voxels finer than this are averaged to it."""
@@ -396,7 +396,7 @@ def _images_under(folder: Path) -> list[Path]:
     if not folder.is_dir():
         msg = f"there is no folder {folder}"
         raise TrainingError(msg, hint="Check --data and the sources' paths.")
-    return sorted(p for p in folder.rglob("*") if p.name.endswith(SUFFIXES))
+    return sorted(p for p in files_below(folder) if p.name.endswith(SUFFIXES))
 
 
 def _class_map(
@@ -448,6 +448,7 @@ def _read_image(pair: Pair, image: Path, wanted: str) -> tuple[Volume, Notes]:
         ModalityError: it is of another, or cannot be told.
         IntensityError: its voxels are not those of an intact scan.
     """
+    require_scan_size(image)
     scan = Volume.read(image)
     require_scan(scan, image.name)
     scan = to_hounsfield(scan)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from engines import __version__, labels
 from engines.errors import SettingsError, TrainingError
-from engines.files import replacing, require_writable, write_json, write_text
+from engines.files import replacing, require_writable, sweep, write_json, write_text
 from engines.networks import catalog, heads, pretrained, shelf
 from engines.networks.manifest import Manifest, save_model
 from engines.networks.snap import snapped
@@ -137,6 +137,7 @@ def train(
     with distributed.joined(settings.batch, settings.device) as (group, device):
         if group.leads:
             require_writable(run)
+            sweep(run)
         scans = scans or data.Scans(data_root, settings)
         torch.manual_seed(settings.seed)
         network = _network(settings)

@@ -25,7 +25,7 @@ import numpy as np
 
 from engines import labels
 from engines.errors import SettingsError, TrainingError
-from engines.files import require_writable, sha256_of, write_json
+from engines.files import require_writable, sha256_of, sweep, write_json
 from engines.networks import shelf
 from engines.networks.manifest import load_model, save_model
 from engines.preprocess.restore import to_hounsfield
@@ -117,6 +117,7 @@ def train(
         if source.labelled_by:
             shelf.locate(source.labelled_by)
     require_writable(run)
+    sweep(run)
     parent = settings.parent
     history: list[dict[str, Any]] = []
     for number in range(1, settings.rounds + 1):

@@ -14,7 +14,7 @@ import torch
 
 from engines import __version__
 from engines.errors import NotFoundError, SpineError, TrainingError
-from engines.files import require_writable, write_json
+from engines.files import require_writable, sweep, write_json
 from engines.networks.manifest import load_model
 from engines.results import CaseResult, Problem, Status
 from engines.runtimes.devices import pick
@@ -76,6 +76,7 @@ class StudyRun:
                 be used; the folder cannot be written.
         """
         require_writable(self.output)
+        sweep(self.output)
         pick(self.device)
         known = Known(root)
         marks = {one.folder: known.fingerprint(one.settings) for one in self.planned}

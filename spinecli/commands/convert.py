@@ -86,7 +86,8 @@ KeepIdentifiers = Annotated[
     bool,
     typer.Option(
         "--keep-identifiers",
-        help="Put patient, dates and UIDs into the sidecar files.",
+        help="Put patient, dates and UIDs into the sidecar files, and keep names of "
+        "folders that contain the patient's.",
     ),
 ]
 
@@ -122,8 +123,10 @@ def convert(
     screenshots are left out; they and files that are not DICOM are counted and named.
 
     Sidecars (NAME.json) use the keys of BIDS and dcm2niix and hold nothing that
-    names a patient unless asked for. OUT/convert.json records the run; run the same
-    command again after an interruption, and what is done is skipped.
+    names a patient unless asked for; in names of files and in the record hashes stand
+    for folders and files that are called after the patient. OUT/convert.json records
+    the run; run the same command again after an interruption, and what is done is
+    skipped.
     """
     from engines.convert.findings import Repairs
 

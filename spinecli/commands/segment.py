@@ -55,7 +55,8 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
-        help="Memory that scans on their way may take together, as in 4G or 500M. "
+        help="Memory that scans on their way may take together, as in 4G or 500M; a "
+        "scan that takes more by itself is refused. "
         "Default: half of the machine's.",
         show_default=False,
     ),

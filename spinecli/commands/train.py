@@ -528,10 +528,11 @@ def train(
 
 def _notes(run: Path) -> list[Note]:
     """Return what was mended in the scans of a training when they were read."""
+    from engines.files import files_below
     from engines.train.loop import NOTES
 
     found: dict[str, list[str]] = {}
-    for path in sorted(run.rglob(NOTES)):
+    for path in sorted(p for p in files_below(run) if p.name == NOTES):
         found |= json.loads(path.read_text(encoding="utf-8"))
     return [
         Note("scan", f"{name}: {message}")

@@ -1,9 +1,12 @@
 """Archives give their ordinary files, none of them outside the temporary folder."""
 
 import gc
+import gzip
 import io
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -15,6 +18,7 @@ import pytest
 
 from engines import archives
 from engines.errors import OutputError, UnreadableError, UnsupportedError
+from engines.scans import find_scans
 
 CONTENT = {"a.dcm": b"one" * 400, "sub/deep er/b.dcm": b"two" * 400, "ü.txt": b"three"}
 TAR_MODES: dict[str, Literal["w", "w:gz", "w:bz2", "w:xz"]] = {
@@ -252,3 +256,134 @@ def test_full_disk_is_told_with_a_way_out(
         archives.unpack(archive)
     assert "TMPDIR" in caught.value.hint
     assert temporary() == set()
+
+
+def zipped(path: Path, content: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in content.items():
+            packed.writestr(name, data)
+    return path
+
+
+def nested(folder: Path, depth: int, content: bytes) -> Path:
+    """Return an archive in so many others."""
+    path = zipped(folder / "0.zip", {"x.nii": content})
+    for level in range(1, depth + 1):
+        path = zipped(folder / f"{level}.zip", {f"{level - 1}.zip": path.read_bytes()})
+    return path
+
+
+@pytest.fixture
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the limits, so that small archives reach them."""
+    monkeypatch.setattr(archives, "RATIO_FROM_BYTES", 1 << 16)
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
+def test_archive_of_a_ratio_that_no_scan_has_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    archive = pack(tmp_path, kind, {"x.nii": bytes(1 << 20)})
+
+    with pytest.raises(
+        UnsupportedError, match=rf"scans\.{kind}: it holds .* scans have less than 250"
+    ) as caught:
+        archives.unpack(archive)
+    assert str(archive.stat().st_size) in str(caught.value)
+    assert temporary() == set()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_bombs_in_other_archives_are_measured_by_the_outermost(
+    tmp_path: Path, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "RATIO_FROM_BYTES", 1 << 20)
+    bomb = nested(tmp_path, depth, bytes(1 << 22))
+    assert bomb.stat().st_size < 5000
+
+    (found,) = find_scans([bomb])
+
+    assert isinstance(found.problem, UnsupportedError)
+    assert str(found.problem).startswith(f"{bomb.name}: it holds ")
+
+
+def test_archives_nested_too_deep_are_refused(tmp_path: Path) -> None:
+    allowed = nested(tmp_path, archives.MAX_NESTING - 1, b"no scan")
+    (found,) = find_scans([allowed])
+    assert found.problem is None
+    assert found.name.endswith("1/0/x")
+    deeper = nested(tmp_path, archives.MAX_NESTING, b"no scan")
+    (found,) = find_scans([deeper])
+
+    assert isinstance(found.problem, UnsupportedError)
+    assert "more than 3 deep" in str(found.problem)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archive_of_too_many_files_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
+
+    with pytest.raises(UnsupportedError, match="it holds 3 files, more than 2"):
+        archives.unpack(pack(tmp_path, kind))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_archive_of_too_many_bytes_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_BYTES", 1500)
+
+    with pytest.raises(UnsupportedError, match=r"it holds \d+ bytes when unpacked"):
+        archives.unpack(pack(tmp_path, kind))
+
+
+def test_study_of_20_gb_is_within_the_limits() -> None:
+    budget = archives.Budget("study.zip", 8 << 30)
+    for _ in range(40_000):
+        budget.spend(526_000, members=1)
+
+
+def test_compressed_file_that_is_a_bomb_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "RATIO_FROM_BYTES", 1 << 20)
+    start = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00"
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "x.dcm.gz"
+    path.write_bytes(gzip.compress(start + bytes(1 << 22)))
+
+    (found,) = find_scans([tmp_path / "in"])
+    assert isinstance(found.problem, UnsupportedError)
+    assert "x.dcm.gz: it holds" in str(found.problem)
+    (given,) = find_scans([path])
+    assert isinstance(given.problem, UnsupportedError)
+
+
+def test_folders_of_killed_programs_are_removed(tmp_path: Path) -> None:
+    code = (
+        "import sys, tempfile, os, signal; from pathlib import Path;"
+        "from engines import archives; tempfile.tempdir = sys.argv[2];"
+        "kept = archives.unpack(Path(sys.argv[1]));"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    arguments = [str(pack(tmp_path, "zip")), str(tmp_path / "tmp")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=False)
+    assert len(temporary()) == 1
+    mine = archives.temporary(tmp_path)
+    archives.sweep()
+
+    assert temporary() == {mine.root.name}
+
+
+def test_deep_folders_in_an_archive_are_unpacked_and_removed(tmp_path: Path) -> None:
+    name = "d/" * 1100 + "x.nii"
+    unpacked = archives.unpack(pack(tmp_path, "zip", {name: b"content"}))
+    root = unpacked.root
+    assert (root / name).read_bytes() == b"content"
+    del unpacked
+    gc.collect()
+
+    assert not root.exists()

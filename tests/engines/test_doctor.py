@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import doctor
+from engines import doctor, extent
 from engines.doctor import Finding
 from engines.networks import shelf
 from engines.runtimes import backends, devices
@@ -47,7 +47,7 @@ def test_the_limit_of_a_container_counts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(devices, "CGROUP_LIMIT", limit)
+    monkeypatch.setattr(extent, "CGROUP_LIMIT", limit)
     limit.write_text("max\n")
     whole = devices.memory_gib()
     limit.write_text(f"{2**31}\n")

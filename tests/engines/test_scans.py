@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import socket
 import tarfile
 import tempfile
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines import files
 from engines.errors import (
     NameClashError,
     NotFoundError,
@@ -18,7 +20,8 @@ from engines.errors import (
     UnsupportedError,
 )
 from engines.files import TEMPORARY_PREFIX
-from engines.scans import Found, find_scans, read_case, read_scan, survey
+from engines.found import Found
+from engines.scans import find_scans, read_case, read_scan, survey
 from tests import dicom_phantoms as made
 from tests import phantoms
 
@@ -627,3 +630,39 @@ def test_read_scan_reads_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(path).voxels, made.voxels)
     for found in find_scans([tmp_path]):
         np.testing.assert_array_equal(read_scan(found).voxels, made.voxels)
+
+
+def test_files_that_would_block_are_named_and_never_opened(tmp_path: Path) -> None:
+    phantoms.write_dicom(tmp_path / "ser", made.ct())
+    os.mkfifo(tmp_path / "ser" / "log")
+    os.mkfifo(tmp_path / "ser" / "9.dcm")
+    os.mkfifo(tmp_path / "scan.nii.gz")
+    os.mkfifo(tmp_path / ".hidden.dcm")
+    os.mkfifo(tmp_path / "scan_seg-spine_msk.nii.gz")
+    (tmp_path / "ser" / "null").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as made_socket:
+        made_socket.bind(os.path.relpath(tmp_path / "sock"))
+        seen = survey([tmp_path])
+
+    told = {one.path.name: one.why for one in seen.left_out}
+    assert told["log"] == "FIFO"
+    assert told["sock"] == "socket"
+    assert told["null"] == "device"
+    problems = {one.name: str(one.problem) for one in seen.found if one.problem}
+    assert sorted(problems) == ["scan", "ser/9"]
+    assert problems["scan"] == f"{tmp_path / 'scan.nii.gz'}: a FIFO, not a file"
+    assert [one.name for one in seen.found if one.stack] == ["ser"]
+
+
+def test_dicom_below_more_folders_than_functions_may_call_each_other(
+    tmp_path: Path,
+) -> None:
+    bottom = tmp_path.joinpath("in", *["d"] * 1100)
+    files.make_folder(bottom)
+    phantoms.write_dicom(bottom, made.ct())
+
+    (found,) = find_scans([tmp_path / "in"])
+    assert found.problem is None
+    assert found.name == "/".join(["d"] * 1100)
+    assert read_scan(found).grid.shape == made.ct().grid.shape
+    files.remove_tree(tmp_path / "in")

@@ -28,6 +28,7 @@ from engines.segment import compute, inference
 from engines.segment import segment as segment_module
 from engines.volume import Volume
 from spinecli.app import app
+from tests import dicom_phantoms as dicom
 from tests import phantoms
 
 DATA = Path(__file__).parents[1] / "data"
@@ -703,3 +704,50 @@ def test_a_foreign_record_in_the_folder_does_no_harm(
     (out / "a" / f"a{MASK}").write_bytes(b"")
     _, record = spine_json(scan, "-o", out, "--dry-run")
     assert record["cases"][0]["planned"] == "segment"
+
+
+def test_a_scan_that_takes_more_memory_than_given_is_refused(
+    small: Path, tmp_path: Path
+) -> None:
+    given = ("-o", tmp_path / "out", "--memory", "0.1M")
+    status, record = spine_json(small, *given)
+
+    assert status == 1
+    error = record["cases"][0]["error"]
+    assert error["code"] == "memory"
+    assert "it takes about " in error["message"]
+    assert "--memory gives 0.1 MiB" in error["message"]
+    needed = error["hint"].removeprefix("Give --memory ").removesuffix(".")
+    assert spine(small, "-o", tmp_path / "out", "--memory", needed).exit_code == 0
+
+
+def test_nothing_names_the_patient_a_folder_is_called_after(tmp_path: Path) -> None:
+    edit = dicom.having(PatientName="Muster^Erika")
+    series = tmp_path / "in" / "MUSTER erika" / "ser"
+    phantoms.write_dicom(series, dicom.ct(), edit=edit)
+    sorted(series.iterdir())[2].unlink()
+    out = tmp_path / "out"
+    result = spine(tmp_path / "in", "-o", out)
+
+    assert result.exit_code == 1
+    assert "anon-" in result.output
+    texts = [path.read_text() for path in out.iterdir()]
+    assert len(texts) == 3  # record, table, page
+    for text in (*texts, result.output):
+        assert "muster" not in text.lower()
+        assert "erika" not in text.lower()
+
+
+def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
+    code = "import sys, os, signal; from pathlib import Path; from engines import files"
+    code += "\nwith files.replacing(Path(sys.argv[1])) as part:\n    "
+    code += "part.write_bytes(b'voxels'); os.kill(os.getpid(), signal.SIGKILL)"
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        path = out / name / f"{name}{MASK}"
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert not no_leftovers(out)
+    (tmp_path / "x.nii.gz").write_bytes(b"no scan")
+
+    assert spine(tmp_path / "x.nii.gz", "-o", out).exit_code == 1
+    assert no_leftovers(out)

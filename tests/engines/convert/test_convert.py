@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 
-from engines.convert import convert
+from engines.convert import bits, convert, headers, sidecar
 from engines.convert.convert import ConvertRun, ConvertSettings
 from engines.convert.findings import Repairs
 from engines.errors import OutputError, SettingsError
@@ -469,3 +469,73 @@ def test_stages_are_told_as_they_begin(source: Path, tmp_path: Path) -> None:
     work = ConvertRun([source], tmp_path / "out", ConvertSettings(), told=told)
     assert [*work.results()]
     assert heard[-2:] == [("p 1/ser", "read"), ("p 1/ser", "write")]
+
+
+@pytest.mark.parametrize("when", ["found", "read", "written"])
+def test_file_that_is_replaced_meanwhile_is_refused(
+    source: Path, tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = source.glob("*/*")
+    other = made.ct()
+    changed = tmp_path / "other"
+    phantoms.write_dicom(changed, other.with_voxels(other.voxels + 7))
+
+    def swap() -> None:
+        for path in changed.iterdir():
+            path.replace(folder / path.name)
+
+    work = ConvertRun([source], tmp_path / "out", ConvertSettings())
+    if when == "found":
+        swap()
+    else:
+        name = "assemble" if when == "read" else "write_scan"
+        real = getattr(convert, name)
+
+        def then(*args: Any, **more: Any) -> Any:
+            swap()
+            return real(*args, **more)
+
+        monkeypatch.setattr(convert, name, then)
+    (result,) = work.results()
+
+    assert error_of(result) == "unreadable"
+    assert result.error is not None
+    assert "was changed while it was read" in result.error.message
+    assert written(tmp_path / "out") == []
+    monkeypatch.undo()
+    (again,) = run(source, tmp_path / "out").values()
+    assert again.status == "done"
+    read = Volume.read(Path(again.outputs["nifti"]))
+    np.testing.assert_array_equal(read.voxels, other.voxels + 7)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (headers, "marks_of"),
+        (headers.FrameReader, "_frames"),
+        (bits, "used"),
+        (sidecar, "_number"),
+    ],
+)
+@pytest.mark.parametrize("kind", [AttributeError, TypeError, KeyError, IndexError])
+def test_fault_of_the_program_is_no_damage(
+    source: Path,
+    tmp_path: Path,
+    where: Any,
+    name: str,
+    kind: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise kind("mistyped")
+
+    monkeypatch.setattr(where, name, broken)
+    results = run(source, tmp_path / "out")
+    (failed,) = [one for one in results.values() if one.status == "failed"]
+
+    assert error_of(failed) == "bug"
+    assert failed.error is not None
+    assert kind.__name__ in failed.error.message
+    assert "in broken" in failed.error.traceback
+    assert written(tmp_path / "out") == []

@@ -40,10 +40,11 @@ from pydicom.uid import (
 from engines.convert import sidecar
 from engines.convert.assemble import Assembled, assemble
 from engines.convert.convert import ConvertRun, ConvertSettings
-from engines.convert.headers import DAMAGE
+from engines.convert.damage import DAMAGE
 from engines.convert.stack import Stack
 from engines.errors import SpineError
-from engines.scans import Survey, survey
+from engines.found import Survey
+from engines.scans import survey
 from tests import phantoms
 from tests.engines.convert import test_syntaxes as syntaxes
 

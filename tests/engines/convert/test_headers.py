@@ -11,7 +11,8 @@ from pydicom.uid import SegmentationStorage
 
 from engines.convert import headers
 from engines.convert.assemble import read_series
-from engines.convert.headers import DAMAGE, FrameReader, quiet
+from engines.convert.damage import DAMAGE
+from engines.convert.headers import FrameReader, quiet
 from engines.errors import GeometryError
 from tests import dicom_phantoms as made
 from tests import phantoms
