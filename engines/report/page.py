@@ -338,14 +338,18 @@ def _row(page: Page, entry: Entry, place: int, *, pictures: bool) -> str:
         _cell(column, entry, first=index == 0, place=place)
         for index, column in enumerate(page.columns)
     )
+    beside = bool(entry.picture and entry.notes)
     if pictures:
-        cells += f"<td>{_image(entry.picture) if entry.picture else ''}</td>"
+        tall = " rowspan=2" if beside else ""
+        cells += f"<td{tall}>{_image(entry.picture) if entry.picture else ''}</td>"
     classes = " ".join(filter(None, ("case", entry.alarm)))
     rows = [f'<tr class="{classes}">{cells}</tr>']
     width = len(page.columns) + pictures
     if entry.notes:
         notes = "<br>".join(map(escape, entry.notes))
-        rows.append(f"<tr class=notes><td colspan={width}><div>{notes}</div></td></tr>")
+        rows.append(
+            f"<tr class=notes><td colspan={width - beside}><div>{notes}</div></td></tr>"
+        )
     if entry.details is not None:
         inside = _plain_table(*entry.details)
         rows.append(

@@ -51,9 +51,12 @@ def html(
 
 def _counted(cases: Sequence[Mapping[str, Any]]) -> str:
     found = Counter[str](case["status"] for case in cases)
-    parts = [f"{count} {status}" for status, count in sorted(found.items())]
-    warned = sum(_alarm(case) == "warned" for case in cases)
-    return ", ".join([*parts, *([f"{warned} of them with warnings"] if warned else [])])
+    warned = Counter[str](c["status"] for c in cases if _alarm(c) == "warned")
+    return ", ".join(
+        f"{count} {status}"
+        + (f" ({warned[status]} with warnings)" if warned[status] else "")
+        for status, count in sorted(found.items())
+    )
 
 
 def _alarm(case: Mapping[str, Any]) -> Alarm:

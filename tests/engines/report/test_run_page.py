@@ -69,7 +69,7 @@ def test_failed_cases_come_first_then_those_with_warnings(
 
     assert [name.strip("▸ \xa0") for name in names] == ["c", "e", "b", "a", "d"]
     assert alarms == ["2 failed: c, e"]
-    assert facts == ["3 done, 2 failed, 1 of them with warnings", "fact"]
+    assert facts == ["3 done (1 with warnings), 2 failed", "fact"]
 
 
 ODD = [b"a#b", b"a?b", b"50%41", b"a b", b'it\'s "it"', b"Kn\xf6chel", b"a\nb\x1b[1m"]
