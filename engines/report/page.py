@@ -120,6 +120,7 @@ class Page:
         charts_legend: how to read the drawings.
         gallery: pictures above the table.
         gallery_title: what they are.
+        gallery_rem: width of a picture at least, as far as the window has it.
         tables: more tables: title, headings, rows.
         entries_title: what the rows of the table are.
         alarms: sentences on what went wrong, before everything else.
@@ -136,6 +137,7 @@ class Page:
         default_factory=tuple
     )
     entries_title: str = "Cases"
+    gallery_rem: int = 20
     charts_legend: str = ""
     alarms: Sequence[str] = ()
 
@@ -221,7 +223,10 @@ def _gallery(page: Page) -> str:
         for picture in page.gallery
     )
     title = escape(page.gallery_title)
-    return f"<section class=gallery><h2>{title}</h2><div>{shown}</div></section>"
+    return (
+        f'<section class=gallery style="--width:{page.gallery_rem}rem">'
+        f"<h2>{title}</h2><div>{shown}</div></section>"
+    )
 
 
 def _image(picture: Picture) -> str:

@@ -61,7 +61,8 @@ def test_places_are_in_proportion() -> None:
 
     (line,) = parsed(drawn).iter("polyline")
     places = [tuple(map(float, p.split(","))) for p in line.attrib["points"].split()]
-    assert [x for x, _ in places] == [lines.LEFT, (46 + 610) / 2, lines.WIDTH - 10]
+    right = lines.WIDTH - lines.RIGHT
+    assert [x for x, _ in places] == [lines.LEFT, (lines.LEFT + right) / 2, right]
     height = lines.HEIGHT - lines.TOP - lines.BOTTOM
     assert [y for _, y in places] == [10.0, 10 + height / 2, 10 + height * 0.75]
 
