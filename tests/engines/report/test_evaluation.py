@@ -173,6 +173,18 @@ def test_all_scores_are_a_tick_away(browser: Any, written: Path) -> None:
         assert head.count() == 16
 
 
+def test_a_printed_page_is_as_wide_as_paper(browser: Any, written: Path) -> None:
+    paper = 720
+    with opened(browser, written / "index.html") as seen:
+        seen.page.set_viewport_size({"width": paper, "height": 1000})
+        seen.page.emulate_media(media="print")
+        seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+        assert seen.page.locator("tr.details:visible").count() == 4
+        wide = seen.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= paper
+
+
 def test_failures_alone_have_no_scores_and_no_charts(
     tmp_path: Path,
 ) -> None:
