@@ -60,10 +60,16 @@ def _say_where(facts: Mapping[str, Any]) -> None:
 
 
 def _show_networks(networks: Sequence[CaseResult], *, several: bool) -> None:
-    """Print a row per backend and precision; the last column is that of GPUs."""
+    """Print a row per backend and precision, without columns that no row fills."""
+    if all(case.status != "done" for case in networks):
+        return
     rows = [_network_cells(case, several=several) for case in networks]
-    shown = len(NETWORK) - (not any(row[-1] for row in rows))
-    render.table(NETWORK[:shown], [row[:shown] for row in rows], whole=True)
+    shown = [place for place in range(len(NETWORK)) if any(row[place] for row in rows)]
+    render.table(
+        [NETWORK[place] for place in shown],
+        [[row[place] for place in shown] for row in rows],
+        whole=True,
+    )
 
 
 def _network_cells(case: CaseResult, *, several: bool) -> list[str]:
@@ -72,8 +78,8 @@ def _network_cells(case: CaseResult, *, several: bool) -> list[str]:
     if several:
         name = f"{row['model']} {name}"
     if case.status != "done":
-        told = "not installed" if case.status == "skipped" else "failed"
-        return [name, told, *[""] * (len(NETWORK) - 2)]
+        why = "not installed" if case.status == "skipped" else "failed"
+        return [f"{name} ({why})", *[""] * (len(NETWORK) - 1)]
     stands_in = "*" if row["ceiling_stands_in"] else ""
     share, faster = row["share_of_ceiling"], row["times_as_fast"]
     gate, memory = row["gate"], row["gpu_memory_bytes"]
@@ -94,11 +100,12 @@ def _network_cells(case: CaseResult, *, several: bool) -> list[str]:
 def _say_ceilings(
     networks: Sequence[CaseResult], ceilings: Sequence[Mapping[str, Any]]
 ) -> None:
-    told = [
+    parts = [
         f"{one['gflops']:.0f} in {one['precision']}{' (TF32)' * one['tf32']}"
         for one in ceilings
     ]
-    render.say(f"ceiling, GFLOP/s of a matrix product: {', '.join(told)}")
+    if parts:
+        render.say(f"ceiling, GFLOP/s of a matrix product: {', '.join(parts)}")
     if any(case.details.get("ceiling_stands_in") for case in networks):
         render.say("* int8 is held against bfloat16")
 

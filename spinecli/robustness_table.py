@@ -48,7 +48,7 @@ Model = Annotated[
     ),
 ]
 
-HEADINGS = ("alteration", "scans", "Dice", "worst", "as it is", "fall", "")
+HEADINGS = ("alteration", "scans", "Dice", "worst", "as it is", "fall", "remarks")
 
 
 def both(
@@ -96,7 +96,10 @@ def _show(cases: Sequence[CaseResult], rows: Sequence[Mapping[str, Any]]) -> Non
     """Print the table on stdout, and what needs attention on stderr."""
     from engines.robustness.table import FALL
 
-    render.table(HEADINGS, [_cells(row) for row in rows])
+    cells = [_cells(row) for row in rows]
+    width = len(HEADINGS) if any(row[-1] for row in cells) else len(HEADINGS) - 1
+    if any(row["dice"] is not None for row in rows):
+        render.table(HEADINGS[:width], [row[:width] for row in cells])
     low = [row["alteration"] for row in rows if row["exceeds"]]
     if low:
         render.say(f"falls of more than {FALL:g}: {', '.join(low)}")

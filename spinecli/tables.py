@@ -12,6 +12,9 @@ TEXT_WIDTH = 16
 BETWEEN = 3
 """Columns of text between two columns of a table."""
 
+EDGES = 2
+"""Columns of text left and right of a table."""
+
 _NUMBER = re.compile(
     r"[-+]?(\d[\d,]*(\.\d*)?|\.\d+|inf)(e[-+]?\d+)?\s?(%|\*|ms|s|mm|ml|MB|MiB|deg)?\*?"
 )
@@ -27,7 +30,9 @@ def least_width(heading: str, cells: Sequence[str], *, whole: bool = False) -> i
     """Return the width that a column needs to be read."""
     longest = max((len(line) for c in cells for line in c.splitlines()), default=0)
     words = max((len(word) for word in heading.split()), default=0)
-    if whole or are_numbers(cells):
+    if are_numbers(cells):
+        return max(longest, len(heading))
+    if whole:
         return max(longest, words)
     return max(min(longest, TEXT_WIDTH), words)
 
@@ -48,7 +53,8 @@ def fitting(
         whole: whether cells of words may not be broken.
     """
     first = max((len(row[0]) for row in rows), default=0)
-    room = width - min(max(first, len(headings[0])), max(FIRST_WIDTH, width // 3))
+    kept = min(max(first, len(headings[0])), max(FIRST_WIDTH, width // 3))
+    room = width - kept - EDGES
     together, used = [0], 0
     for place in range(1, len(headings)):
         cells = [row[place] for row in rows]

@@ -103,16 +103,21 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     several = len(values) > 1
     finite = all(map(math.isfinite, values))
     array = np.asarray(values, float)
-    quartiles = _quartiles(array) if values else None
     return {
         "mean": statistics.fmean(values) if values else None,
         "sd": statistics.stdev(values) if several and finite else None,
         "median": statistics.median(values) if values else None,
-        "quartiles": quartiles,
+        "quartiles": quartiles(values) if values else None,
         "ci95": bootstrap(array) if several and finite else None,
         "n": len(values),
         "infinite": sum(not math.isfinite(value) for value in values),
     }
+
+
+def quartiles(values: Sequence[float]) -> list[float]:
+    """Return the first and third quartile, which are among the values."""
+    low, high = np.percentile(np.asarray(values, float), (25, 75), method="nearest")
+    return [float(low), float(high)]
 
 
 def bootstrap(values: NDArray[np.float64]) -> list[float]:
@@ -134,9 +139,3 @@ def _means(rows: Rows, metrics: Metrics) -> dict[str, float]:
 
 def _identified(case: CaseResult) -> bool:
     return case.details.get("identification") is not None
-
-
-def _quartiles(values: NDArray[np.float64]) -> list[float]:
-    """Return the first and third quartile; values are taken, not mixed with inf."""
-    low, high = np.percentile(values, (25, 75), method="nearest")
-    return [float(low), float(high)]

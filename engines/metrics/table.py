@@ -39,6 +39,11 @@ class Metric:
     better: Better = "high"
     worst: float = 0.0
 
+    @property
+    def digits(self) -> int:
+        """Digits after the point that make sense to people: fewer for mm and ml."""
+        return 4 if math.isfinite(self.worst) and self.better == "high" else 2
+
 
 def _counted(formula: Callable[[Overlap], float]) -> Callable[[Scored], float]:
     return lambda scored: formula(scored.counts)

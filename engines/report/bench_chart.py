@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from engines.report import figures
+
 Row = Mapping[str, Any]
 
 WIDTH_INCHES, DPI = 10.0, 120
@@ -148,6 +150,7 @@ def _frame(axes: Axes, names: Sequence[str], longest: float) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.set_xlim(0, longest * ROOM)
+    figures.round_marks(axes, "x")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

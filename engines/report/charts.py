@@ -1,15 +1,26 @@
 """Small drawings (SVG) of how values are distributed, in the colours of the page."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
+from engines.metrics.summary import quartiles
+from engines.report import ticks
 
 WIDTH, HEIGHT, MARGIN = 320, 92, 14
-BOX_Y, BOX_HEIGHT = 14, 18
-DOTS_Y, DOTS_HEIGHT = 40, 26
-TICKS = 4
+BOX_Y, BOX_HEIGHT = 6, 18
+DOTS_Y, DOTS_HEIGHT = 33, 30
+ENDLESS = 44
+"""Width of the place for infinite values, right of the axis."""
+
+DOT, BOX = "light-dark(#1f5fbf,#8ab4f8)", "light-dark(#c9d8ef,#31486d)"
+"""For light pages and for dark ones."""
+
+LEGEND = (
+    "A dot is a case, the box reaches from the first to the third quartile, and the "
+    "line in it is the median."
+)
 
 
 def distribution(
@@ -20,78 +31,91 @@ def distribution(
     """Return a box of median and quartiles over a dot for each case.
 
     Args:
-        values: one per case; infinite ones are counted at the right, not drawn.
+        values: one per case; infinite ones lie beyond the end of the axis.
         title: what they are, for readers who cannot see the drawing.
-        limits: of the axis; from the values if not given.
+        limits: of the axis, which ends at round values outside them; from the values
+            if not given.
     """
-    finite = np.array([value for value in values if math.isfinite(value)])
-    infinite = len(values) - len(finite)
-    low, high = limits or _limits(finite)
+    axis = _Axis(values, limits)
     told = f"{title}: {len(values)} cases"
-    if finite.size:
-        q1, median, q3 = np.percentile(finite, (25, 50, 75))
+    if values:
+        median, (q1, q3) = statistics.median(values), quartiles(values)
         told += f", median {median:.4g}, quartiles {q1:.4g} and {q3:.4g}"
-    if infinite:
-        told += f", {infinite} infinite"
+    if axis.infinite:
+        told += f", {axis.infinite} infinite"
     drawn = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width={WIDTH} height={HEIGHT} role=img '
         f'aria-label="{escape(told)}" fill=currentColor stroke=currentColor '
-        "stroke-width=0 font-size=10>"
+        f"stroke-width=0 font-size=11><title>{escape(told)}</title>"
     ]
-    if finite.size:
-        drawn += _box(float(q1), float(median), float(q3), low, high)
-        drawn += _dots(finite, low, high)
-    drawn += _axis(low, high)
-    if infinite:
-        drawn.append(
-            f"<text x={WIDTH - MARGIN} y={DOTS_Y - 2} text-anchor=end>"
-            f"∞ x {infinite}</text>"
-        )
-    return "".join([*drawn, "</svg>"])
+    if values:
+        drawn += _box(axis.x(q1), axis.x(median), axis.x(q3))
+        drawn += _dots(values, axis)
+    return "".join([*drawn, *axis.drawn(), "</svg>"])
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    if not values.size:
+class _Axis:
+    """Where a value lies.
+
+    Attributes:
+        infinite: number of values beyond the end of the axis.
+    """
+
+    def __init__(
+        self, values: Sequence[float], limits: tuple[float, float] | None
+    ) -> None:
+        finite = [value for value in values if math.isfinite(value)]
+        self.infinite = len(values) - len(finite)
+        self.low, self.high = ticks.widened(*(limits or _limits(finite)))
+        self.end = WIDTH - MARGIN - (ENDLESS if self.infinite else 0)
+
+    def x(self, value: float) -> float:
+        if math.isinf(value) and value > 0:
+            return WIDTH - MARGIN - ENDLESS / 4
+        share = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        return round(MARGIN + share * (self.end - MARGIN), 1)
+
+    def drawn(self) -> list[str]:
+        y = DOTS_Y + DOTS_HEIGHT + 8
+        parts = [
+            f"<line x1={MARGIN} x2={self.end} y1={y} y2={y} stroke-width=1 "
+            "opacity=.6 />"
+        ]
+        for value in ticks.marks(self.low, self.high):
+            x = self.x(value)
+            parts.append(
+                f"<line x1={x} x2={x} y1={y} y2={y + 4} stroke-width=1 opacity=.6 />"
+                f"<text x={x} y={y + 16} text-anchor=middle>{ticks.label(value)}</text>"
+            )
+        if self.infinite:
+            x = self.x(math.inf)
+            parts.append(
+                f"<text x={x} y={y + 16} text-anchor=middle>∞ ({self.infinite})</text>"
+            )
+        return parts
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    if not values:
         return 0.0, 1.0
-    low, high = min(0.0, float(values.min())), float(values.max())
+    low, high = min(0.0, *values), max(0.0, *values)
     return (low, high) if high > low else (low, low + 1)
 
 
-def _x(value: float, low: float, high: float) -> float:
-    share = min(1.0, max(0.0, (value - low) / (high - low)))
-    return round(MARGIN + share * (WIDTH - 2 * MARGIN), 1)
-
-
-def _box(q1: float, median: float, q3: float, low: float, high: float) -> list[str]:
-    left, middle, right = (_x(value, low, high) for value in (q1, median, q3))
+def _box(left: float, middle: float, right: float) -> list[str]:
     return [
         f"<rect x={left} y={BOX_Y} width={max(1.0, round(right - left, 1))} "
-        f"height={BOX_HEIGHT} opacity=.25 />",
-        f"<rect x={round(middle - 1, 1)} y={BOX_Y} width=2 height={BOX_HEIGHT} />",
+        f'height={BOX_HEIGHT} style="fill:{BOX}" />',
+        f"<rect x={round(middle - 1, 1)} y={BOX_Y - 2} width=2 "
+        f"height={BOX_HEIGHT + 4} />",
     ]
 
 
-def _dots(values: np.ndarray, low: float, high: float) -> list[str]:
+def _dots(values: Sequence[float], axis: _Axis) -> list[str]:
     """Return a dot per value; the height only keeps them apart."""
     return [
-        f"<circle cx={_x(float(value), low, high)} "
-        f"cy={round(DOTS_Y + DOTS_HEIGHT * ((index * 0.618034) % 1), 1)} r=2 "
-        "opacity=.55 />"
+        f"<circle cx={axis.x(value)} "
+        f"cy={round(DOTS_Y + DOTS_HEIGHT * ((index * 0.618034) % 1), 1)} r=3 "
+        f'opacity=.7 style="fill:{DOT}" />'
         for index, value in enumerate(values)
     ]
-
-
-def _axis(low: float, high: float) -> list[str]:
-    y = DOTS_Y + DOTS_HEIGHT + 6
-    line = (
-        f"<line x1={MARGIN} x2={WIDTH - MARGIN} y1={y} y2={y} stroke-width=1 "
-        "opacity=.4 />"
-    )
-    marks = []
-    for index in range(TICKS + 1):
-        value = low + (high - low) * index / TICKS
-        marks.append(
-            f"<text x={_x(value, low, high)} y={y + 13} text-anchor=middle "
-            f"opacity=.8>{value:.3g}</text>"
-        )
-    return [line, *marks]

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from engines.files import write_bytes
+from engines.report import figures
 
 
 def draw(curve: Path, picture: Path) -> None:
@@ -29,6 +30,9 @@ def draw(curve: Path, picture: Path) -> None:
         dice.plot(*zip(*scored, strict=True), color="tab:orange", marker="o", ms=3)
     dice.set(ylabel="validation Dice (slices)", ylim=(0, 1))
     dice.yaxis.label.set_color("tab:orange")
+    loss.set_title("Training loss and validation Dice by step", fontsize=11)
+    for axes in (loss, dice):
+        figures.round_marks(axes)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
     write_bytes(picture, content.getvalue())

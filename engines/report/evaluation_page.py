@@ -7,13 +7,32 @@ from engines import __version__
 from engines.metrics import summary
 from engines.metrics.table import Metric, shown
 from engines.report import charts, page
-from engines.report.page import Column, Entry, Page, Picture
+from engines.report.page import Alarm, Column, Entry, Page, Picture, number
 from engines.results import CaseResult
 
 SHARES = ("dice", "iou", "precision", "recall", "nsd")
 """Metrics between 0 and 1, drawn on an axis of that length."""
 
 LAYOUT = "truth and prediction from the side, then from the front"
+
+MISSING, EMPTY, UNSCORED = "no prediction", "empty prediction", "no score"
+ALARMING = ("failed", MISSING, EMPTY)
+"""Standings of cases that come first, in this order."""
+
+Scores = Mapping[str, Mapping[str, float]]
+Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
+
+
+def standing(case: CaseResult) -> str:
+    """Return the status of a case, or why its scores are the worst there are."""
+    codes = {note.code for note in case.warnings}
+    if case.status != "done":
+        return case.status
+    if not case.details.get("labels"):
+        return UNSCORED
+    if "missing_prediction" in codes:
+        return MISSING
+    return EMPTY if "empty_prediction" in codes else case.status
 
 
 def html(
@@ -32,9 +51,11 @@ def html(
         pictures: name of a case -> PNG, of the worst.
         command: as the user typed it.
     """
-    told = shown(metrics)
+    first = shown(metrics)
     means = {case.name: summary.means_of(case, metrics) for case in cases}
+    scored = any(means.values())
     worst = sorted(cases, key=lambda case: _rank(case, means[case.name]))
+    ordered = {**first, **metrics}
     return page.html(
         Page(
             "Spine evaluation",
@@ -42,70 +63,104 @@ def html(
             (
                 Column("case", "Case"),
                 Column("status", "Status", "status"),
-                *(Column(n, m.title, "number") for n, m in metrics.items()),
+                *(
+                    Column(n, m.title, "number", m.digits, more=n not in first)
+                    for n, m in ordered.items()
+                    if scored
+                ),
             ),
-            [_entry(case, means[case.name], metrics) for case in worst],
-            [_chart(metric, means) for metric in told.values()] if cases else (),
+            [_entry(case, means[case.name], ordered) for case in worst],
+            [_chart(metric, means) for metric in first.values()] if scored else (),
             [
                 _picture(case, means[case.name], pictures)
                 for case in worst
                 if case.name in pictures
             ],
             f"Worst cases: {LAYOUT}",
-            _tables(report, told),
+            _tables(report, first) if scored else (),
+            charts_legend=charts.LEGEND,
+            alarms=_alarms(cases),
         )
     )
 
 
-def _rank(case: CaseResult, means: Mapping[str, float]) -> tuple[float, str]:
-    """Return a key that puts failed cases first, then those with the lowest Dice."""
-    return (means["dice"] if means else -1.0), case.name
+def _rank(case: CaseResult, means: Mapping[str, float]) -> tuple[int, float, str]:
+    """Return a key: failed, without prediction, empty, then by Dice, the lowest first.
+
+    Those where there was nothing to score come last.
+    """
+    place = standing(case)
+    severity = ALARMING.index(place) if place in ALARMING else len(ALARMING)
+    return severity, (means["dice"] if means else 2.0), case.name
+
+
+def _alarms(cases: Sequence[CaseResult]) -> list[str]:
+    found = [
+        page.listed(what, [case.name for case in cases if standing(case) == place])
+        for what, place in (
+            ("failed", "failed"),
+            ("without a prediction", MISSING),
+            ("with an empty prediction", EMPTY),
+        )
+    ]
+    return [alarm for alarm in found if alarm]
 
 
 def _facts(
     cases: Sequence[CaseResult], report: Mapping[str, Any], command: str
 ) -> list[str]:
     dice = report["cohort"]["dice"]
-    told = [f"{len(cases)} cases, {dice['n']} scored"]
+    facts = [f"{len(cases)} cases, {dice['n']} scored"]
     if dice["mean"] is not None:
-        interval = dice["ci95"]
-        around = (
-            ""
-            if interval is None
-            else f" (95 % {interval[0]:.4f} to {interval[1]:.4f})"
+        interval = f" (95 % {_range(dice['ci95'], 4)})" if dice["ci95"] else ""
+        facts.append(
+            f"Dice {dice['mean']:.4f} on average{interval}, median "
+            f"{dice['median']:.4f} (quartiles {_range(dice['quartiles'], 4)})"
         )
-        told.append(f"Dice {dice['mean']:.4f} on average{around}")
     found = report["identification"]
     if found is not None:
-        told.append(
+        facts.append(
             f"{found['identified']} of {found['vertebrae']} vertebrae identified "
             f"({found['rate']:.1%})"
         )
-    told.append(
+    facts.append(
         f"spine {__version__}: {command}" if command else f"spine {__version__}"
     )
-    return told
+    return facts
+
+
+def _range(ends: Sequence[float] | None, digits: int) -> str:
+    return "" if ends is None else " to ".join(number(end, digits) for end in ends)
 
 
 def _entry(
     case: CaseResult, means: Mapping[str, float], metrics: Mapping[str, Metric]
 ) -> Entry:
-    notes = [note.message for note in case.warnings]
-    if case.error is not None:
-        notes += [case.error.message, case.error.hint]
-    cells = {"case": case.name, "status": case.status, **means}
+    notes = [case.error.message, case.error.hint] if case.error is not None else []
+    notes = [note for note in notes if note]
+    notes += [note.message for note in case.warnings]
+    place = standing(case)
+    cells = {"case": case.name, "status": place, **means}
+    alarm: Alarm = "warned" if case.warnings else ""
+    if place in ALARMING:
+        alarm = "failed"
     labels = case.details.get("labels", ())
     if not labels:
-        return Entry(cells, [note for note in notes if note])
+        return Entry(cells, notes, alarm=alarm)
     headings = ("Label", "Name", "In", *(m.title for m in metrics.values()))
     rows = [
-        (row["label"], row["name"], row["present"], *(row[name] for name in metrics))
+        (
+            row["label"],
+            row["name"],
+            row["present"],
+            *(number(row[name], metric.digits) for name, metric in metrics.items()),
+        )
         for row in labels
     ]
-    return Entry(cells, notes, (headings, rows))
+    return Entry(cells, notes, (headings, rows), alarm=alarm)
 
 
-def _chart(metric: Metric, means: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
+def _chart(metric: Metric, means: Scores) -> tuple[str, str]:
     values = [mean[metric.name] for mean in means.values() if mean]
     limits = (0.0, 1.0) if metric.name in SHARES else None
     return metric.title, charts.distribution(values, metric.title, limits)
@@ -114,31 +169,25 @@ def _chart(metric: Metric, means: Mapping[str, Mapping[str, float]]) -> tuple[st
 def _picture(
     case: CaseResult, means: Mapping[str, float], pictures: Mapping[str, bytes]
 ) -> Picture:
+    place = standing(case)
+    why = f" ({place})" if place in ALARMING else ""
     return Picture(
         pictures[case.name],
         f"{case.name}: {LAYOUT}",
-        caption=f"{case.name}: Dice {means['dice']:.4f}",
+        caption=f"{case.name}: Dice {means['dice']:.4f}{why}",
     )
 
 
-def _tables(
-    report: Mapping[str, Any], metrics: Mapping[str, Metric]
-) -> list[tuple[str, Sequence[str], Sequence[Sequence[Any]]]]:
+def _tables(report: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[Table]:
+    found = [_cohort(report["cohort"], metrics)]
     titles = [metric.title for metric in metrics.values()]
-    cohort = report["cohort"]
-    found: list[tuple[str, Sequence[str], Sequence[Sequence[Any]]]] = [
-        (
-            "Cohort",
-            ("", *titles),
-            [
-                (what, *(cohort[name][what] for name in metrics))
-                for what in ("mean", "sd", "median", "n", "infinite")
-            ],
-        )
-    ]
     for what, key in (("region", "region"), ("label", "name")):
         rows = [
-            (row[key], row["dice"]["n"], *(row[name]["mean"] for name in metrics))
+            (
+                row[key],
+                row["dice"]["n"],
+                *(number(row[n]["mean"], m.digits) for n, m in metrics.items()),
+            )
             for row in report[f"by_{what}"]
         ]
         if len(rows) > 1:
@@ -148,17 +197,45 @@ def _tables(
     return found
 
 
-def _comparison(
-    compared: Mapping[str, Any], metrics: Mapping[str, Metric]
-) -> tuple[str, Sequence[str], Sequence[Sequence[Any]]]:
-    headings = ("", "difference", "95 % from", "to", "p", "wins", "losses", "ties")
-    rows: list[Sequence[Any]] = [
+def _cohort(cohort: Mapping[str, Any], metrics: Mapping[str, Metric]) -> Table:
+    headings = [
+        "Over cases", "mean", "95 % interval", "sd", "median", "quartiles", "cases",
+    ]  # fmt: skip
+    rows = [
+        [
+            metric.title,
+            number(told["mean"], metric.digits),
+            _range(told["ci95"], metric.digits),
+            number(told["sd"], metric.digits),
+            number(told["median"], metric.digits),
+            _range(told["quartiles"], metric.digits),
+            told["n"],
+        ]
+        for metric, told in ((metric, cohort[name]) for name, metric in metrics.items())
+    ]
+    infinite = [cohort[name]["infinite"] for name in metrics]
+    if any(infinite):
+        headings.append("infinite")
+        rows = [[*row, count] for row, count in zip(rows, infinite, strict=True)]
+    return "Cohort", headings, rows
+
+
+def _comparison(compared: Mapping[str, Any], metrics: Mapping[str, Metric]) -> Table:
+    headings = ("", "difference", "95 % interval", "p", "wins", "losses", "ties")
+    rows = [
         (
             metric.title,
-            compared[name]["difference"],
-            *(compared[name]["ci95"] or (None, None)),
-            *(compared[name][key] for key in ("p", "wins", "losses", "ties")),
+            _signed(compared[name]["difference"], metric.digits),
+            " to ".join(
+                _signed(end, metric.digits) for end in compared[name]["ci95"] or ()
+            ),
+            "" if compared[name]["p"] is None else f"{compared[name]['p']:.3g}",
+            *(compared[name][key] for key in ("wins", "losses", "ties")),
         )
         for name, metric in metrics.items()
     ]
     return "These minus the other predictions", headings, rows
+
+
+def _signed(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:+.{digits}f}"

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from engines.report import ticks
+
 COLOURS = (
     ("#1f5fbf", "#8ab4f8"),
     ("#c2410c", "#fb923c"),
@@ -23,7 +25,7 @@ COLOURS = (
 
 DASHES = ("", "7 3", "2 3", "10 3 2 3", "4 6", "1 2 6 2")
 WIDTH, HEIGHT = 620, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, 24, 10, 38
 LEGEND_LINE = 16
 SAMPLE = 30
 LETTER = 5.6
@@ -61,7 +63,7 @@ def drawn(lines: Sequence[Line], title: str, top: float | None = None) -> str:
     points = [point for line, _ in shown for point in line.points]
     last = max(step for step, _ in points)
     values = [value for _, value in points if math.isfinite(value)]
-    high = top or _rounded_up(max(values, default=1.0))
+    _, high = ticks.widened(0.0, top or max((v for v in values if v > 0), default=1.0))
     columns = _columns([line for line, _ in shown])
     height = HEIGHT + LEGEND_LINE * math.ceil(len(shown) / columns)
     names = ", ".join(_name(line) for line, _ in shown)
@@ -94,15 +96,6 @@ def _styles(lines: Sequence[Line]) -> list[str]:
     return styles
 
 
-def _rounded_up(value: float) -> float:
-    """Return the next of 1, 1.5, 2, 3, 5, 7.5 times a power of ten."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    ends = (power * step for step in (1, 1.5, 2, 3, 5, 7.5))
-    return next((end for end in ends if value <= end), 10 * power)
-
-
 def _place(step: float, value: float, last: int, high: float) -> tuple[float, float]:
     x = LEFT + (WIDTH - LEFT - RIGHT) * step / max(1, last)
     share = min(1.0, max(0.0, value / high))
@@ -125,18 +118,23 @@ def _path(line: Line, style: str, last: int, high: float) -> str:
 
 
 def _axes(last: int, high: float) -> list[str]:
-    marks = []
-    for index in range(5):
-        x, bottom = _place(last * index / 4, 0, last, high)
-        _, y = _place(0, high * index / 4, last, high)
-        marks += [
+    parts = []
+    for value in ticks.marks(0, high):
+        _, y = _place(0, value, last, high)
+        parts += [
             f"<line x1={LEFT} x2={WIDTH - RIGHT} y1={y} y2={y} stroke=currentColor "
-            f"opacity={'.5' if index == 0 else '.15'} />",
-            _text(x, bottom + 14, "middle", f"{last * index / 4:.0f}"),
-            _text(LEFT - 6, y + 4, "end", f"{high * index / 4:.3g}"),
+            f"opacity={'.15' if value else '.5'} />",
+            _text(LEFT - 6, y + 4, "end", ticks.label(value)),
+        ]
+    for step in ticks.marks(0, max(1, last), least=1):
+        x, bottom = _place(step, 0, last, high)
+        parts += [
+            f"<line x1={x} x2={x} y1={bottom} y2={bottom + 4} stroke=currentColor "
+            "opacity=.5 />",
+            _text(x, bottom + 16, "middle", ticks.label(step)),
         ]
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-    return [*marks, _text(middle, HEIGHT - 6, "middle", "step")]
+    return [*parts, _text(middle, HEIGHT - 4, "middle", "step")]
 
 
 def _columns(lines: Sequence[Line]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import __version__
+from engines.metrics.table import METRICS
 from engines.networks import shelf
 from engines.networks.inventory import Entry
 from engines.report import charts, failures, page
@@ -29,7 +30,7 @@ ROBUSTNESS = {
     "worst": "Worst",
     "unaltered": "As it is",
     "fall": "Fall",
-    "remark": "",
+    "remark": "Remark",
 }
 
 ROBUSTNESS_TITLE = "Robustness: Dice after alterations of the scan"
@@ -119,6 +120,7 @@ def html(entry: Entry) -> str:
             pictures,
             "Where it fails: the scan, and what the model marks",
             [table for table in _tables(record, weak, folds) if table[2]],
+            charts_legend=charts.LEGEND.replace("case", "fold"),
         )
     )
 
@@ -220,16 +222,25 @@ def _cross_validation(
 ) -> Table:
     first = ("held_out", "dice")
     more = list(dict.fromkeys(k for row in folds for k in row if k not in first))
-    rows = [[fold.get(key) for key in (*first, *more)] for fold in folds]
+    rows = [[_plain(fold.get(key)) for key in (*first, *more)] for fold in folds]
     for key, title in (("mean", "mean"), ("sd", "standard deviation")):
         if rows and told.get(key) is not None:
             rows.append([title, told[key], *[""] * len(more)])
-    headings = [
-        "Held out",
-        *(k.replace("_", " ").capitalize() for k in ("dice", *more)),
-    ]
+    headings = ["Held out", *(_heading(key) for key in ("dice", *more))]
     note = told.get("note")
     return "Cross-validation" + (f" ({note})" if note else ""), headings, rows
+
+
+def _heading(key: str) -> str:
+    """Return a key as people write it: ``hd95_mm`` is HD95 mm."""
+    if key in METRICS:
+        title = METRICS[key].title
+        return title[0].upper() + title[1:]
+    return key.replace("_", " ").capitalize()
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def _robustness(rows: Sequence[Mapping[str, Any]], data: str) -> Table:

@@ -16,14 +16,18 @@
     const wanted = filter.value.trim().toLowerCase();
     const kind = status ? status.value : "";
     let shown = 0;
-    for (const [row, details] of groups) {
-      const told = [...row.querySelectorAll(".name, .notes")];
+    for (const [row, ...below] of groups) {
+      const notes = below.filter((one) => one.classList.contains("notes"));
+      const told = [...row.querySelectorAll(".name"), ...notes];
       const text = told.map((cell) => cell.textContent).join(" ").toLowerCase();
       const own = row.querySelector(".status");
       const fits = text.includes(wanted) && (!kind || own.textContent === kind);
       row.hidden = !fits;
       const toggle = row.querySelector("[aria-controls]");
-      if (details) details.hidden = !fits || toggle.ariaExpanded !== "true";
+      for (const one of below) {
+        const closed = !notes.includes(one) && toggle.ariaExpanded !== "true";
+        one.hidden = !fits || closed;
+      }
       shown += fits;
     }
     count.textContent = `${shown} of ${groups.length}`;
@@ -104,7 +108,7 @@
     if (event.target === viewer) viewer.close();
   });
   addEventListener("beforeprint", () => {
-    for (const [row, details] of groups) if (details && !row.hidden) details.hidden = false;
+    for (const [row, ...below] of groups) for (const one of below) one.hidden = row.hidden;
   });
   addEventListener("afterprint", show);
   show();

@@ -7,19 +7,48 @@ reads without scripts.
 """
 
 import base64
+import html as markup
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from importlib.resources import files
 from typing import Any, Literal
+from urllib.parse import quote
+
+from engines.files import printable
 
 Kind = Literal["text", "number", "status", "name"]
 
 POLICY = (
     "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'"
+)
+
+Alarm = Literal["", "warned", "failed"]
+
+NAMES = 5
+"""So many names stand in a sentence; the others are counted."""
+
+_HIDDEN = dict.fromkeys(
+    (
+        *range(9),
+        *range(11, 32),
+        *range(127, 160),
+        *range(0x200E, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    ),
+    "\ufffd",
+)
+"""Characters that a page would obey or hide, such as those that turn what follows from
+right to left -> what stands for them."""
+
+_NUMERIC = re.compile(
+    r"[-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?|∞)( ?%| [A-Za-z]{1,3})?"
+    r"( (to|±) [-+]?(\d[\d,]*(\.\d+)?|∞))?"
 )
 
 
@@ -31,12 +60,14 @@ class Column:
         key: of the values in ``Entry.cells``.
         kind: numbers are sorted as such, names are searched by the filter.
         digits: after the point.
+        more: shown only on demand.
     """
 
     key: str
     title: str
     kind: Kind = "text"
     digits: int = 4
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +93,11 @@ class Entry:
 
     Attributes:
         cells: column key -> value; None leaves the cell empty.
-        notes: what attention is drawn to.
+        notes: what attention is drawn to, below the row.
         details: headings, and rows of the table that opens below the case.
         picture: in the case's row, if it has one.
         best: column keys whose values are the best of the table.
+        alarm: how the row is marked.
     """
 
     cells: Mapping[str, Any]
@@ -73,6 +105,7 @@ class Entry:
     details: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
     picture: Picture | None = None
     best: frozenset[str] = frozenset()
+    alarm: Alarm = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +116,14 @@ class Page:
         facts: short sentences below the title.
         columns: of the table; the first names the case. Without any there is no table.
         entries: its rows, in the order in which they are first shown.
-        charts: drawings (SVG) with their titles.
+        charts: titles and drawings (SVG).
+        charts_legend: how to read the drawings.
         gallery: pictures above the table.
         gallery_title: what they are.
+        gallery_rem: width of a picture at least, as far as the window has it.
         tables: more tables: title, headings, rows.
         entries_title: what the rows of the table are.
+        alarms: sentences on what went wrong, before everything else.
     """
 
     title: str
@@ -101,14 +137,18 @@ class Page:
         default_factory=tuple
     )
     entries_title: str = "Cases"
+    gallery_rem: int = 20
+    charts_legend: str = ""
+    alarms: Sequence[str] = ()
 
 
 def html(page: Page) -> str:
     """Return the page; the same content gives the same bytes."""
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     parts = [
-        f"<header><h1>{escape(page.title)}</h1>{_facts(page.facts)}</header>",
-        _charts(page.charts),
+        f"<header><h1>{escape(page.title)}</h1>{_facts(page.alarms, 'alarms')}"
+        f"{_facts(page.facts, 'facts')}</header>",
+        _charts(page),
         _gallery(page),
         *(_table(*table) for table in page.tables),
         _cases(page) if page.columns else "",
@@ -132,25 +172,45 @@ def number(value: Any, digits: int = 4) -> str:  # noqa: ANN401
         return ""
     if isinstance(value, str | int):
         return str(value)
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.{digits}f}"
+
+
+def escape(text: str) -> str:
+    """Return a text as HTML, with a sign for what cannot be seen or encoded."""
+    return markup.escape(printable(text).translate(_HIDDEN))
+
+
+def listed(what: str, names: Sequence[str]) -> str:
+    """Return a sentence that names some cases; empty without any."""
+    if not names:
+        return ""
+    more = len(names) - NAMES
+    told = ", ".join(names[:NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(names)} {what}: {told}"
 
 
 def _asset(name: str) -> str:
     return files("engines.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _facts(facts: Sequence[str]) -> str:
-    told = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
-    return f"<ul class=facts>{told}</ul>" if told else ""
+def _facts(facts: Sequence[str], kind: str) -> str:
+    items = "".join(f"<li>{escape(fact)}</li>" for fact in facts if fact)
+    return f"<ul class={kind}>{items}</ul>" if items else ""
 
 
-def _charts(charts: Sequence[tuple[str, str]]) -> str:
+def _charts(page: Page) -> str:
+    if not page.charts:
+        return ""
     drawn = "".join(
-        f"<figure>{svg}<figcaption>{escape(title)}</figcaption></figure>"
-        for title, svg in charts
+        f"<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>"
+        for title, svg in page.charts
     )
+    legend = f"<p class=legend>{escape(page.charts_legend)}</p>"
     return (
-        f'<section class=charts aria-label="Charts">{drawn}</section>' if drawn else ""
+        f'<section aria-label="Charts">{legend if page.charts_legend else ""}'
+        f"<div class=charts>{drawn}</div></section>"
     )
 
 
@@ -163,13 +223,16 @@ def _gallery(page: Page) -> str:
         for picture in page.gallery
     )
     title = escape(page.gallery_title)
-    return f"<section class=gallery><h2>{title}</h2><div>{shown}</div></section>"
+    return (
+        f'<section class=gallery style="--width:{page.gallery_rem}rem">'
+        f"<h2>{title}</h2><div>{shown}</div></section>"
+    )
 
 
 def _image(picture: Picture) -> str:
     kind = "png" if picture.content.startswith(b"\x89PNG") else "jpeg"
     packed = base64.b64encode(picture.content).decode()
-    large = f' data-large="{escape(picture.large)}"' if picture.large else ""
+    large = f' data-large="{_address(picture.large)}"' if picture.large else ""
     told = escape(picture.alt)
     caption = escape(picture.caption or picture.alt)
     return (
@@ -180,14 +243,31 @@ def _image(picture: Picture) -> str:
     )
 
 
+def _address(path: str) -> str:
+    """Return a relative path as an address, whatever bytes are in it."""
+    return quote(os.fsencode(path))
+
+
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<section><h2>{escape(title)}</h2>{_plain_table(headings, rows)}</section>"
 
 
 def _plain_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th scope=col>{escape(heading)}</th>" for heading in headings)
+    aligned = [
+        " class=number" if place and _are_numbers([row[place] for row in rows]) else ""
+        for place in range(len(headings))
+    ]
+    head = "".join(
+        f"<th scope=col{side}>{escape(heading)}</th>"
+        for heading, side in zip(headings, aligned, strict=True)
+    )
     body = "".join(
-        "<tr>" + "".join(f"<td{_aligned(v)}>{_text(v)}</td>" for v in row) + "</tr>"
+        "<tr>"
+        + "".join(
+            f"<td{side}>{_text(value)}</td>"
+            for value, side in zip(row, aligned, strict=True)
+        )
+        + "</tr>"
         for row in rows
     )
     return (
@@ -196,8 +276,10 @@ def _plain_table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
-def _aligned(value: object) -> str:
-    return " class=number" if isinstance(value, int | float) else ""
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Say whether a column holds numbers and nothing else, empty cells aside."""
+    shown = [number(value) for value in values]
+    return all(_NUMERIC.fullmatch(text) for text in shown if text)
 
 
 def _text(value: Any) -> str:  # noqa: ANN401
@@ -205,6 +287,23 @@ def _text(value: Any) -> str:  # noqa: ANN401
 
 
 def _cases(page: Page) -> str:
+    head = "".join(_heading(column) for column in page.columns)
+    pictures = any(entry.picture for entry in page.entries)
+    if pictures:
+        head += "<th scope=col>Picture</th>"
+    body = "\n".join(
+        _row(page, entry, place, pictures=pictures)
+        for place, entry in enumerate(page.entries)
+    )
+    return (
+        f"<section class=cases><h2>{escape(page.entries_title)}</h2>"
+        f"{_controls(page)}"
+        f"<div class=wide><table id=cases><thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div></section>"
+    )
+
+
+def _controls(page: Page) -> str:
     statuses = [c.key for c in page.columns if c.kind == "status"]
     kinds = sorted({str(e.cells.get(key)) for key in statuses for e in page.entries})
     options = "".join(f"<option>{escape(kind)}</option>" for kind in kinds)
@@ -214,73 +313,73 @@ def _cases(page: Page) -> str:
         if kinds
         else ""
     )
-    head = "".join(_heading(column) for column in page.columns)
-    extra = [
-        title
-        for title, there in (
-            ("Notes", any(entry.notes for entry in page.entries)),
-            ("Picture", any(entry.picture for entry in page.entries)),
-        )
-        if there
-    ]
-    head += "".join(f"<th scope=col>{title}</th>" for title in extra)
-    body = "\n".join(
-        _row(page, entry, number_, extra) for number_, entry in enumerate(page.entries)
+    every = (
+        "<label><input id=more type=checkbox autocomplete=off> all columns</label>"
+        if any(column.more for column in page.columns)
+        else ""
     )
     return (
-        f"<section><h2>{escape(page.entries_title)}</h2>"
         "<div class=controls><label>Filter <input id=filter type=search "
-        f'placeholder="name or note"></label>{pick}'
+        f'placeholder="name or note"></label>{pick}{every}'
         "<output id=count aria-live=polite></output></div>"
-        f"<div class=wide><table id=cases><thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody></table></div></section>"
     )
 
 
 def _heading(column: Column) -> str:
     return (
-        f'<th scope=col data-kind="{column.kind}" aria-sort=none>'
+        f'<th scope=col data-kind="{column.kind}" aria-sort=none{_classes(column)}>'
         f"<button>{escape(column.title)}</button></th>"
     )
 
 
-def _row(page: Page, entry: Entry, place: int, extra: Sequence[str]) -> str:
+def _classes(column: Column, *others: str) -> str:
+    number_ = ["number"] if column.kind == "number" else []
+    found = [*number_, *(["more"] if column.more else []), *filter(None, others)]
+    return f' class="{" ".join(found)}"' if found else ""
+
+
+def _row(page: Page, entry: Entry, place: int, *, pictures: bool) -> str:
     cells = "".join(
         _cell(column, entry, first=index == 0, place=place)
         for index, column in enumerate(page.columns)
     )
-    if "Notes" in extra:
-        cells += f"<td class=notes>{'<br>'.join(map(escape, entry.notes))}</td>"
-    if "Picture" in extra:
-        cells += f"<td>{_image(entry.picture) if entry.picture else ''}</td>"
-    row = f"<tr class=case>{cells}</tr>"
-    if entry.details is None:
-        return row
-    width = len(page.columns) + len(extra)
-    inside = _plain_table(*entry.details)
-    return (
-        f"{row}\n<tr class=details id=details-{place} hidden>"
-        f"<td colspan={width}>{inside}</td></tr>"
-    )
+    beside = bool(entry.picture and entry.notes)
+    if pictures:
+        tall = " rowspan=2" if beside else ""
+        cells += f"<td{tall}>{_image(entry.picture) if entry.picture else ''}</td>"
+    classes = " ".join(filter(None, ("case", entry.alarm)))
+    rows = [f'<tr class="{classes}">{cells}</tr>']
+    width = len(page.columns) + pictures
+    if entry.notes:
+        notes = "<br>".join(map(escape, entry.notes))
+        rows.append(
+            f"<tr class=notes><td colspan={width - beside}><div>{notes}</div></td></tr>"
+        )
+    if entry.details is not None:
+        inside = _plain_table(*entry.details)
+        rows.append(
+            f"<tr class=details id=details-{place} hidden>"
+            f"<td colspan={width}>{inside}</td></tr>"
+        )
+    return "\n".join(rows)
 
 
 def _cell(column: Column, entry: Entry, *, first: bool, place: int) -> str:
     value = entry.cells.get(column.key)
     if column.kind == "number":
         exact = "" if value is None else f' data-value="{_sortable(value)}"'
-        mark = '"number best"' if column.key in entry.best else "number"
-        told = escape(number(value, column.digits))
-        return f"<td class={mark}{exact}>{told}</td>"
-    told = escape("" if value is None else str(value))
+        mark = "best" if column.key in entry.best else ""
+        shown = escape(number(value, column.digits))
+        return f"<td{_classes(column, mark)}{exact}>{shown}</td>"
+    shown = escape("" if value is None else str(value))
     if column.kind == "status":
-        return f'<td class="status {told}">{told}</td>'
+        return f'<td class="status {shown}">{shown}</td>'
     if first and entry.details is not None:
         return (
             f"<td class=name><button aria-expanded=false aria-controls=details-{place}>"
-            f"{told}</button></td>"
+            f"{shown}</button></td>"
         )
-    named = first or column.kind == "name"
-    return f"<td{' class=name' if named else ''}>{told}</td>"
+    return f"<td{' class=name' if first or column.kind == 'name' else ''}>{shown}</td>"
 
 
 def _sortable(value: float) -> str:

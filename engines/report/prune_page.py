@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from engines import __version__
 from engines.files import write_bytes, write_text
-from engines.report import page
+from engines.report import figures, page
 from engines.report.page import Column, Entry, Page, Picture
 from engines.tables import TableWriter
 
@@ -46,6 +46,8 @@ COLOURS = {
     "magnitude": "tab:orange",
     "taylor": "tab:green",
 }
+CURVES = "What was lost against weights, operations, size and time; a dot is a seed"
+LAYERS = "Per layer: how much its filters matter, and what is left"
 DPI = 110
 Points = Sequence[Mapping[str, Any]]
 """Records of networks; the first is the model as it was given."""
@@ -71,10 +73,11 @@ def write(folder: Path, points: Points, facts: Sequence[str]) -> None:
         _table_columns(),
         [_entry(row) for row in rows],
         gallery=[
-            Picture(curves, _curves_in_words(rows)),
-            Picture(layers, "Per layer: how much its filters matter, and what is left"),
+            Picture(curves, _curves_in_words(rows), caption=CURVES),
+            Picture(layers, LAYERS, caption=LAYERS),
         ],
         gallery_title="Lost and won",
+        gallery_rem=36,
         entries_title="Networks",
     )
     write_text(folder / "report.html", page.html(shown))
@@ -131,12 +134,15 @@ def _curves(rows: Points) -> bytes:
     figure = Figure(figsize=(10, 7), layout="constrained")
     FigureCanvasAgg(figure)
     key = "dice" if rows[0]["dice"] is not None else ""
+    what = "validation Dice (slices)" if key else "share of filters left"
+    figure.suptitle(f"{what[0].upper()}{what[1:]} against what the network costs")
     for axes, (measure, title, scale) in zip(
         figure.subplots(2, 2).flat, MEASURES, strict=True
     ):
         _draw_curve(axes, rows, measure, scale, key)
         axes.set(xlabel=title, xlim=(0, None))
-        axes.set_ylabel("validation Dice (slices)" if key else "share of filters left")
+        axes.set_ylabel(what)
+        figures.round_marks(axes)
         axes.grid(alpha=0.3)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)))
@@ -180,6 +186,9 @@ def _layers(points: Points) -> bytes:
     right.set(xlabel="share of its filters that is left", xlim=(0, 1))
     left.set_yticks(places, names, fontsize=7)
     left.invert_yaxis()
+    figure.suptitle("Layers: how much their filters matter, and what is left of them")
+    for axes in (left, right):
+        figures.round_marks(axes, "x")
     return _png(figure)
 
 

@@ -1,11 +1,15 @@
-"""``index.html`` of a run: every case with its status, warnings, time and picture."""
+"""``index.html`` of a run: every case with its status, warnings, time and picture.
 
+Failed cases come first, then those with warnings, then the others.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engines.report import page
-from engines.report.page import Column, Entry, Page, Picture
+from engines.report.page import Alarm, Column, Entry, Page, Picture
 from engines.report.pictures import thumbnail
 
 COLUMNS = (
@@ -13,6 +17,8 @@ COLUMNS = (
     Column("status", "Status", "status"),
     Column("seconds", "Seconds", "number", 1),
 )
+
+ORDER: tuple[Alarm, ...] = ("failed", "warned", "")
 
 
 def html(
@@ -29,14 +35,42 @@ def html(
         cases: records as they are in the run's JSON file.
     """
     entries = [_entry(folder, case) for case in cases]
-    return page.html(Page(title, facts, COLUMNS, entries))
+    entries.sort(key=lambda entry: ORDER.index(entry.alarm))
+    failed = [case["name"] for case in cases if _alarm(case) == "failed"]
+    counted = _counted(cases)
+    return page.html(
+        Page(
+            title,
+            [counted, *facts] if counted else facts,
+            COLUMNS,
+            entries,
+            alarms=[page.listed("failed", failed)] if failed else (),
+        )
+    )
+
+
+def _counted(cases: Sequence[Mapping[str, Any]]) -> str:
+    found = Counter[str](case["status"] for case in cases)
+    warned = Counter[str](c["status"] for c in cases if _alarm(c) == "warned")
+    return ", ".join(
+        f"{count} {status}"
+        + (f" ({warned[status]} with warnings)" if warned[status] else "")
+        for status, count in sorted(found.items())
+    )
+
+
+def _alarm(case: Mapping[str, Any]) -> Alarm:
+    if case["status"] == "failed":
+        return "failed"
+    return "warned" if case.get("warnings") else ""
 
 
 def _entry(folder: Path, case: Mapping[str, Any]) -> Entry:
-    notes = [note["message"] for note in case.get("warnings", ())]
+    notes = []
     error = case.get("error")
     if error:
         notes += [text for text in (error["message"], error["hint"]) if text]
+    notes += [note["message"] for note in case.get("warnings", ())]
     stages = case.get("seconds", {})
     cells = {
         "case": case["name"],
@@ -45,8 +79,10 @@ def _entry(folder: Path, case: Mapping[str, Any]) -> Entry:
     }
     details = None
     if stages:
-        details = (("Stage", "Seconds"), [*stages.items()])
-    return Entry(cells, notes, details, _picture(folder, case))
+        rows = [(stage, f"{seconds:.2f}") for stage, seconds in stages.items()]
+        details = (("Stage", "Seconds"), rows)
+    picture = _picture(folder, case)
+    return Entry(cells, notes, details, picture, alarm=_alarm(case))
 
 
 def _picture(folder: Path, case: Mapping[str, Any]) -> Picture | None:

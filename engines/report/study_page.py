@@ -5,7 +5,7 @@ from typing import Any
 
 from engines.report import lines, page
 from engines.report.lines import Line
-from engines.report.page import Column, Entry, Kind, Page
+from engines.report.page import Alarm, Column, Entry, Kind, Page
 from engines.train.measures import MEASURES
 
 MILLION, MS = 1e6, 1e3
@@ -101,7 +101,10 @@ def _entry(study: Mapping[str, Any], line: Mapping[str, Any]) -> Entry:
         for run in line["runs"]
         if run["status"] == "failed"
     ]
-    return Entry(cells, notes, _details(study, line), best=leads)
+    alarm: Alarm = "failed" if line["status"] == "failed" else ""
+    if notes and not alarm:
+        alarm = "warned"
+    return Entry(cells, notes, _details(study, line), best=leads, alarm=alarm)
 
 
 def _details(

@@ -232,24 +232,39 @@ def evaluate(
             render.say(f"results: {output / 'index.html'}")
 
 
+SPREAD: Mapping[str, tuple[str, int | None]] = {
+    "(mean of cases)": ("mean", None),
+    "(95 % from)": ("ci95", 0),
+    "(95 % to)": ("ci95", 1),
+    "(sd of cases)": ("sd", None),
+    "(1st quartile)": ("quartiles", 0),
+    "(median of cases)": ("median", None),
+    "(3rd quartile)": ("quartiles", 1),
+}
+"""Lines below the cases -> key of the cohort, and place where that holds two values."""
+
+
 def _show(cases: Sequence[CaseResult], report: Mapping[str, Any]) -> None:
     """Print the scores on stdout, and what needs attention on stderr."""
+    if report["cohort"]["dice"]["n"]:
+        _show_scores(cases, report)
+    render.closing_table(cases, rows=0)
+
+
+def _show_scores(cases: Sequence[CaseResult], report: Mapping[str, Any]) -> None:
     from engines.metrics import summary
     from engines.metrics.table import shown
+    from engines.report.evaluation_page import standing
 
     metrics = shown(report["cohort"])
     titles = [metric.title for metric in metrics.values()]
-    rows = [_row(case.name, summary.means_of(case, metrics), metrics) for case in cases]
     cohort = report["cohort"]
-    rows += [
-        _row(
-            f"({what} of cases)",
-            {name: cohort[name][what] for name in metrics},
-            metrics,
-        )
-        for what in ("mean", "sd", "median")
-    ]
-    render.table(["case", *titles], rows)
+    rows = []
+    for case in cases:
+        place = standing(case)
+        name = case.name if place == "done" else f"{case.name} ({place})"
+        rows.append(_row(name, summary.means_of(case, metrics), metrics))
+    render.table(["case", *titles], [*rows, *_spread_rows(cohort, metrics)])
     for what, key in (("region", "region"), ("label", "name")):
         found = report[f"by_{what}"]
         if len(found) > 1:
@@ -260,7 +275,19 @@ def _show(cases: Sequence[CaseResult], report: Mapping[str, Any]) -> None:
     _say_interval(cohort["dice"])
     _say_identification(report["identification"])
     _show_comparison(report.get("comparison"), metrics)
-    render.closing_table(cases, rows=0)
+
+
+def _spread_rows(
+    cohort: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> list[list[str]]:
+    """Return the lines below the cases, without those that no metric has."""
+    rows = []
+    for title, (key, place) in SPREAD.items():
+        values = {name: cohort[name][key] for name in metrics}
+        if place is not None:
+            values = {n: None if v is None else v[place] for n, v in values.items()}
+        rows.append(_row(title, values, metrics))
+    return [row for row in rows if any(row[1:])]
 
 
 def _say_interval(dice: Mapping[str, Any]) -> None:
@@ -291,7 +318,7 @@ def _show_comparison(
         for name, metric in metrics.items()
     ]
     headings = ("metric", "difference", "95 % interval", "p", "wins", "losses", "ties")
-    render.table(headings, rows)
+    render.table(headings, rows, whole=True)
 
 
 def _compared_cells(row: Mapping[str, Any]) -> list[str]:

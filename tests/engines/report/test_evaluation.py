@@ -90,11 +90,116 @@ def test_the_worst_case_comes_first(browser: Any, written: Path) -> None:
             "fair",
             "good",
         ]
-        assert captions[0] == "lost: Dice 0.0000"
+        assert captions[0] == "lost: Dice 0.0000 (no prediction)"
         assert captions[-1] == "good: Dice 1.0000"
         assert "4 cases, 4 scored" in facts
     assert seen.errors == []
     assert seen.requests == [page.as_uri()]
+
+
+def test_what_is_not_there_stands_out(browser: Any, tmp_path: Path) -> None:
+    image = nib.load(DATA / "tptbox_seg-vert_msk.nii.gz")
+    labels = np.asanyarray(image.dataobj)
+    for name, found in (("lost", None), ("empty", 0 * labels), ("shifted", labels)):
+        save(tmp_path / "truth" / f"{name}.nii.gz", labels, image.affine)
+        if found is not None:
+            path = tmp_path / "preds" / f"{name}.nii.gz"
+            save(path, np.roll(found, 40, 0), image.affine)
+    save(tmp_path / "truth" / "other.nii.gz", labels, image.affine)
+    save(tmp_path / "preds" / "other.nii.gz", labels[1:], image.affine)
+    given = SimpleNamespace(preds=tmp_path / "preds", truth=tmp_path / "truth")
+    run(given, tmp_path / "out")
+
+    with opened(browser, tmp_path / "out" / "index.html") as seen:
+        alarms = seen.page.locator(".alarms li").all_inner_texts()
+        rows = seen.page.locator("tr.case")
+        first = [text.split("\t")[:2] for text in rows.all_inner_texts()]
+        marked = [(names or "").split() for names in classes(rows)]
+        below = seen.page.locator("tr.case + tr.notes").all_inner_texts()
+
+    assert alarms == [
+        "1 failed: other",
+        "1 without a prediction: lost",
+        "1 with an empty prediction: empty",
+    ]
+    assert [[name.strip("▸ \xa0\n"), status] for name, status in first] == [
+        ["other", "failed"],
+        ["lost", "no prediction"],
+        ["empty", "empty prediction"],
+        ["shifted", "done"],
+    ]
+    assert marked == [["case", "failed"]] * 3 + [["case"]]
+    assert "different grids" in below[0]
+    assert below[1].strip() == "no prediction: every label counts as missed"
+
+
+def classes(rows: Any) -> list[str]:
+    return rows.evaluate_all("all => all.map(row => row.className)")
+
+
+def test_spread_of_the_cohort_is_shown_as_in_the_record(
+    browser: Any, written: Path
+) -> None:
+    record = json.loads((written / "evaluation.json").read_text())["cohort"]
+    dice, far = record["dice"], record["hd95_mm"]
+    with opened(browser, written / "index.html") as seen:
+        table = seen.page.locator("section:has(h2:text-is('Cohort'))")
+        head = table.locator("th").all_inner_texts()
+        rows = [row.split("\t") for row in table.locator("tr").all_inner_texts()[1:]]
+
+    assert head[1:7] == ["mean", "95 % interval", "sd", "median", "quartiles", "cases"]
+    cells = {row[0]: row[1:] for row in rows}
+    low, high = dice["ci95"]
+    first, third = dice["quartiles"]
+    assert cells["Dice"] == [
+        f"{dice['mean']:.4f}",
+        f"{low:.4f} to {high:.4f}",
+        f"{dice['sd']:.4f}",
+        f"{dice['median']:.4f}",
+        f"{first:.4f} to {third:.4f}",
+        "4",
+        "0",
+    ]
+    assert far["mean"] == "inf"
+    assert cells["HD95 mm"][0] == "∞"
+    assert cells["HD95 mm"][-1] == "1"
+
+
+def test_all_scores_are_a_tick_away(browser: Any, written: Path) -> None:
+    with opened(browser, written / "index.html") as seen:
+        head = seen.page.locator("#cases > thead th:visible")
+        assert head.count() == 9
+        seen.page.get_by_label("all columns").check()
+        assert head.count() == 16
+
+
+def test_a_printed_page_is_as_wide_as_paper(browser: Any, written: Path) -> None:
+    paper = 720
+    with opened(browser, written / "index.html") as seen:
+        seen.page.set_viewport_size({"width": paper, "height": 1000})
+        seen.page.emulate_media(media="print")
+        seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+        assert seen.page.locator("tr.details:visible").count() == 4
+        wide = seen.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= paper
+
+
+def test_failures_alone_have_no_scores_and_no_charts(
+    tmp_path: Path,
+) -> None:
+    image = nib.load(DATA / "tptbox_seg-vert_msk.nii.gz")
+    labels = np.asanyarray(image.dataobj)
+    save(tmp_path / "truth" / "a.nii.gz", labels, image.affine)
+    save(tmp_path / "preds" / "a.nii.gz", labels[1:], image.affine)
+    given = SimpleNamespace(preds=tmp_path / "preds", truth=tmp_path / "truth")
+
+    run(given, tmp_path / "out")
+
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "1 failed: a" in text
+    assert "<svg" not in text
+    assert "Cohort" not in text
 
 
 def test_labels_of_a_case_open_with_infinite_distances(

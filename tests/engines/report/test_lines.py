@@ -61,9 +61,29 @@ def test_places_are_in_proportion() -> None:
 
     (line,) = parsed(drawn).iter("polyline")
     places = [tuple(map(float, p.split(","))) for p in line.attrib["points"].split()]
-    assert [x for x, _ in places] == [lines.LEFT, (46 + 610) / 2, lines.WIDTH - 10]
+    right = lines.WIDTH - lines.RIGHT
+    assert [x for x, _ in places] == [lines.LEFT, (lines.LEFT + right) / 2, right]
     height = lines.HEIGHT - lines.TOP - lines.BOTTOM
     assert [y for _, y in places] == [10.0, 10 + height / 2, 10 + height * 0.75]
+
+
+@pytest.mark.parametrize(
+    ("last", "highest", "steps", "values"),
+    [
+        (2200, 1.7, "0 500 1,000 1,500 2,000", "0 0.5 1 1.5 2"),
+        (3, 0.037, "0 1 2 3", "0 0.01 0.02 0.03 0.04"),
+        (0, 0.0, "0 1", "0 0.2 0.4 0.6 0.8 1"),
+        (50_000, 730.0, "0 10,000 20,000 30,000 40,000 50,000", "0 200 400 600 800"),
+    ],
+)
+def test_marks_are_round(last: int, highest: float, steps: str, values: str) -> None:
+    drawn = lines.drawn([Line(("a",), [(0, highest), (last, 0.0)])], "Loss")
+
+    marks = list(parsed(drawn).iter("text"))
+    across = [m.text for m in marks if m.attrib["text-anchor"] == "middle"]
+    up = [m.text for m in marks if m.attrib["text-anchor"] == "end"]
+    assert across == [*steps.split(), "step"]
+    assert up == values.split()
 
 
 def test_what_is_no_number_is_left_out() -> None:

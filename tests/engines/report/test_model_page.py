@@ -53,6 +53,18 @@ def test_the_same_model_gives_the_same_page(text: str) -> None:
     assert model_page.html(shipped()) == text
 
 
+def test_keys_of_folds_are_written_as_people_do() -> None:
+    folds = [{"held_out": "a", "dice": 0.9, "hd95_mm": 5.0, "inner": True}]
+    entry = shipped()
+    page = model_page.html(
+        replace(entry, training=entry.training | {"cross_validation": {"folds": folds}})
+    )
+
+    row = page[page.index("Held out") : page.index("</table>", page.index("Held out"))]
+    assert ">HD95 mm</th>" in row
+    assert ">yes</td>" in row
+
+
 def test_folds_are_shown_with_their_spread() -> None:
     entry = shipped()
     page = model_page.html(
@@ -63,6 +75,7 @@ def test_folds_are_shown_with_their_spread() -> None:
     assert "0.0707" in page
     assert "2 cases, median 0.85" in page
     assert "two steps each" not in page
+    assert "A dot is a fold" in page
     noted = {**CROSS, "note": "two steps each"}
     page = model_page.html(
         replace(entry, training={**entry.training, "cross_validation": noted})

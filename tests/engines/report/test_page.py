@@ -176,7 +176,7 @@ def test_charts_tell_what_they_show(seen: SimpleNamespace) -> None:
     told = seen.page.get_by_role("img", name="Dice: 4 cases").get_attribute(
         "aria-label"
     )
-    assert "median 0.75" in told
+    assert "median 0.83, quartiles 0.75 and 0.91" in told
     assert "1 infinite" in told
 
 
@@ -214,5 +214,79 @@ def test_same_content_gives_the_same_bytes() -> None:
 
 
 def test_numbers_for_human_eyes() -> None:
-    told = [page.number(v) for v in (None, 3, 0.5, float("inf"), "text")]
-    assert told == ["", "3", "0.5000", "∞", "text"]
+    values = (None, 3, 0.5, float("inf"), float("-inf"), "text")
+    told = [page.number(value) for value in values]
+    assert told == ["", "3", "0.5000", "∞", "-∞", "text"]
+
+
+RIGHT = """cell => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return Math.round(range.getBoundingClientRect().right);
+}"""
+
+
+@pytest.mark.parametrize("sorted_by", [None, "Dice"])
+def test_headings_end_where_their_numbers_end(
+    seen: SimpleNamespace, sorted_by: str | None
+) -> None:
+    if sorted_by:
+        seen.page.locator("#cases th button", has_text=sorted_by).click()
+    seen.page.locator("td.name button", has_text="case2").click()
+    for table, rows in (
+        ("#cases > thead", "#cases > tbody > tr.case:has-text('case2')"),
+        ("tr.details:visible thead", "tr.details:visible tbody tr"),
+        ("section:has(h2:text-is('Cohort')) thead", "section td:text-is('0.7200')"),
+    ):
+        head = seen.page.locator(f"{table} th", has_text="Dice")
+        cell = seen.page.locator(rows).first
+        if cell.evaluate("one => one.tagName") == "TR":
+            cell = cell.locator("td").nth(head.evaluate("one => one.cellIndex"))
+        assert head.evaluate(RIGHT) == cell.evaluate(RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        ([0.5, None, ""], True),
+        (["0.2185 to 0.8153", "-∞", "1,234"], True),
+        (["1.5 mm", "12 %", "+0.10 to +0.20"], True),
+        (["0.5", "not told"], False),
+        (["1 x 1 x 2 mm"], False),
+    ],
+)
+def test_columns_of_numbers(values: list[Any], numbers: bool) -> None:
+    made = Page("A", [], (), (), tables=[("T", ("", "X"), [("a", v) for v in values])])
+
+    assert ("<th scope=col class=number>X" in page.html(made)) == numbers
+
+
+def test_notes_are_below_their_case_and_move_with_it(seen: SimpleNamespace) -> None:
+    following = "row => row.nextElementSibling.textContent"
+    row = seen.page.locator("tr.case", has_text="case10")
+    assert row.evaluate(following) == "on another grid"
+    seen.page.locator("#cases th button", has_text="Case").click()
+    assert row.evaluate(following) == "on another grid"
+    seen.page.get_by_label("Status").select_option("done")
+    assert not seen.page.locator("tr.notes").is_visible()
+
+
+def test_titles_of_charts_are_above_them(seen: SimpleNamespace) -> None:
+    title, chart = (
+        seen.page.locator(f".charts figure {part}").bounding_box()
+        for part in ("figcaption", "svg")
+    )
+    assert title["y"] + title["height"] <= chart["y"]
+
+
+def test_names_cannot_turn_what_follows_them() -> None:
+    made = Page("A", [], (Column("case", "Case"),), [Entry({"case": "a\u202eb\x85"})])
+
+    assert "a\ufffdb\ufffd" in page.html(made)
+
+
+def test_many_names_are_counted() -> None:
+    assert (
+        page.listed("failed", list("abcdefg")) == "7 failed: a, b, c, d, e and 2 more"
+    )
+    assert page.listed("failed", []) == ""

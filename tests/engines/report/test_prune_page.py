@@ -71,6 +71,7 @@ def test_the_report_is_written(tmp_path: Path) -> None:
     assert "a &lt;fact&gt;" in html
     assert "leads by" in html
     assert "as given" in html
+    assert f"<figcaption>{prune_page.CURVES}" in html
     for name in ("report.png", "layers.png"):
         pixels = np.asarray(Image.open(tmp_path / name).convert("L"))
         assert pixels.std() > 10

@@ -99,12 +99,14 @@ def test_the_table_has_means_spreads_and_published_figures(
 ) -> None:
     headings = seen.page.locator("#cases > thead th").all_inner_texts()
     first = ["Network", "Loss", "Status", "Trained", "Dice", "± sd", "published"]
-    more = ["HD px", "± sd", "Parameters (M)", "GFLOP", "ms a slice", "Notes"]
+    more = ["HD px", "± sd", "Parameters (M)", "GFLOP", "ms a slice"]
     assert headings == first + more
     cells = seen.page.locator("tr.case").nth(1).locator("td").all_inner_texts()
     told = ["U-Net", "Dice", "done", "2\xa0of\xa02\xa0seeds", "0.9125", "0.0125"]
-    told += ["0.9375", "∞", "", "31.50", "12.25", "125.0", ""]
+    told += ["0.9375", "∞", "", "31.50", "12.25", "125.0"]
     assert [cell.strip("▸\xa0 ") for cell in cells] == told
+    failed = seen.page.locator("tr.case.failed + tr.notes")
+    assert failed.inner_text().strip() == "seed 1: the loss is <nan>"
     assert seen.page.locator("td.best").all_inner_texts() == ["0.9125"]
     weight = seen.page.locator("td.best").evaluate(
         "e => getComputedStyle(e).fontWeight"
