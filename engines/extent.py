@@ -27,19 +27,24 @@ class Extent:
         shape: voxels along each axis.
         itemsize: bytes of a voxel in memory.
         packed: bytes of the compressed voxels, None where they are not compressed.
-        densest: bytes that one packed byte can hold at most; None for any number. A
-            header that promises more is damaged, which the readers tell.
+        most: bytes of voxels that the file can hold; None for any number. A header
+            that promises more is damaged, which the readers tell.
     """
 
     shape: tuple[int, ...]
     itemsize: int
     packed: int | None = None
-    densest: int | None = 1100
+    most: int | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes of all voxels in memory."""
         return math.prod(self.shape) * self.itemsize
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the file can hold so many voxels."""
+        return self.most is None or self.bytes <= self.most
 
     @property
     def told(self) -> str:
@@ -53,7 +58,7 @@ class Extent:
             MemoryLimitError: there are.
         """
         there = machine_bytes()
-        if there is not None and self.bytes > there:
+        if there is not None and self.bytes > there and self.is_possible:
             msg = f"{name}: {self.told}; this machine has {size(there)}"
             raise MemoryLimitError(f"{msg} of memory")
 
@@ -66,7 +71,7 @@ class Extent:
         if self.packed is None or self.bytes < RATIO_FROM_BYTES:
             return
         ratio = self.bytes / max(1, self.packed)
-        if ratio > MAX_RATIO and (self.densest is None or ratio <= self.densest):
+        if ratio > MAX_RATIO and self.is_possible:
             msg = (
                 f"{name}: {self.told} from {self.packed} packed bytes, {ratio:.0f} for "
                 f"each; no scan has more than {MAX_RATIO}, nearly all is one value"

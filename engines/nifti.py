@@ -19,7 +19,7 @@ from engines import geometry
 from engines.errors import GeometryError, UnreadableError, UnsupportedError
 from engines.extent import Extent
 from engines.geometry import Affine
-from engines.payload import read_up_to
+from engines.payload import DENSEST, read_up_to
 from engines.raster import Raster, three_axes
 from engines.results import Note
 
@@ -81,13 +81,15 @@ def extent(path: Path) -> Extent:
     """
     with closing(_open(path)) as file:
         header = _read_header(path, file)
-    shape, itemsize = _shape(path, header), header.get_data_dtype().itemsize
+    stored = header.get_data_dtype().itemsize
     slope, inter = header.get_slope_inter()
-    if slope not in (None, 1) or inter:
-        itemsize = max(itemsize, 4)
+    scaled = slope not in (None, 1) or bool(inter)
+    itemsize = max(stored, 4) if scaled else stored
     with path.open("rb") as plain:
         packed = plain.read(2) == GZIP_MAGIC
-    return Extent(shape, itemsize, path.stat().st_size if packed else None)
+    held = path.stat().st_size
+    most = held * itemsize // max(1, stored) * (DENSEST if packed else 1)
+    return Extent(_shape(path, header), itemsize, held if packed else None, most)
 
 
 def _read(path: Path, file: BinaryIO) -> tuple[Raster, nib.Nifti1Header]:

@@ -118,11 +118,11 @@ def extent(shape: Sequence[int], itemsize: int, payload: Payload) -> Extent:
     Raises:
         OSError: the file is gone.
     """
-    packed = None
-    if payload.packing != "raw":
-        packed = max(0, payload.path.stat().st_size - payload.start)
-    densest = None if payload.packing == "bzip2" else DENSEST
-    return Extent(tuple(shape), itemsize, packed, densest)
+    held = max(0, payload.path.stat().st_size - payload.start)
+    if payload.packing == "raw":
+        return Extent(tuple(shape), itemsize, None, held)
+    most = None if payload.packing == "bzip2" else DENSEST * held
+    return Extent(tuple(shape), itemsize, held, most)
 
 
 def data_file(header: Path, named: str) -> Path:

@@ -4,6 +4,7 @@
 Voxels keep the type they are stored in unless the header scales them.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +89,8 @@ class Volume:
             if path.stat().st_size == 0:
                 msg = f"{path.name}: the file is empty (0 bytes)"
                 raise UnreadableError(msg)
-            extent_of(path).require_memory(path.name)
+            with contextlib.suppress(*nifti.READ_ERRORS):  # the readers tell more
+                extent_of(path).require_memory(path.name)
             if kind in NIFTI_SUFFIXES:
                 return _volume(path, *nifti.read(path))
             reader = nrrd.read if kind in nrrd.SUFFIXES else metaimage.read

@@ -431,9 +431,10 @@ def footprint(found: Found) -> int:
     if not found.files:
         return 0
     try:
-        return FOOTPRINT * extent_of(found.files[0]).bytes
+        extent = extent_of(found.files[0])
     except HEADER_ERRORS:
         return 0
+    return FOOTPRINT * extent.bytes if extent.is_possible else 0
 
 
 def _require_memory(found: Found, given_gib: float | None) -> None:

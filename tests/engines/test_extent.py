@@ -50,13 +50,13 @@ def test_scaled_voxels_count_as_what_they_become(tmp_path: Path) -> None:
     assert extent_of(path).bytes == Volume.read(path).voxels.nbytes == 4 * 13 * 11 * 9
 
 
-def bomb(path: Path, shape: tuple[int, int, int], *, whole: bool = True) -> Path:
-    """Write an image of zeros, or the start of one."""
+def bomb(path: Path, shape: tuple[int, int, int]) -> Path:
+    """Write an image of zeros."""
     write_nifti(path, np.zeros((2, 2, 2), np.int16), phantoms.volume(), {})
     head = bytearray(gzip.decompress(path.read_bytes())[:352])
     head[40:56] = np.array([3, *shape, 1, 1, 1, 1], "<i2").tobytes()
     head[108:112] = np.array(352, "<f4").tobytes()
-    count = int(np.prod(shape)) * 2 if whole else 1 << 20
+    count = int(np.prod(shape)) * 2
     path.write_bytes(gzip.compress(bytes(head) + bytes(count), 9))
     return path
 
@@ -83,10 +83,10 @@ def test_scan_packed_as_no_scan_can_be_is_refused_unread(
 def test_image_larger_than_memory_is_refused_unread(
     tmp_path: Path, read: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extent, "machine_bytes", lambda: float(1 << 30))
-    path = bomb(tmp_path / "x.nii.gz", (900, 900, 900), whole=False)
+    monkeypatch.setattr(extent, "machine_bytes", lambda: float(1 << 20))
+    path = bomb(tmp_path / "x.nii.gz", (128, 128, 128))
 
-    with pytest.raises(MemoryLimitError, match=r"1\.4 GiB; this machine has 1\.0 GiB"):
+    with pytest.raises(MemoryLimitError, match=r"4\.0 MiB; this machine has 1\.0 MiB"):
         read(path)  # type: ignore[operator]
 
 
@@ -94,6 +94,7 @@ def test_ratio_is_told_of_large_packed_images_only() -> None:
     Extent((512, 512, 600), 2).require_scan("x")
     Extent((512, 512, 600), 2, 80_000_000).require_scan("x")
     Extent((64, 64, 64), 2, 600).require_scan("x")
+    Extent((1200, 1200, 1200), 2, 1000, 1100 * 1000).require_scan("x")  # damaged
     with pytest.raises(UnsupportedError, match="1016 for each"):
         Extent((1200, 1200, 1200), 2, 3_400_000).require_scan("x")
 
@@ -102,11 +103,12 @@ def test_footprint_goes_by_headers_and_not_by_packed_bytes(tmp_path: Path) -> No
     packed = image(tmp_path / "a.nii.gz")
     plain = image(tmp_path / "b.nii")
     (tmp_path / "c.nii").write_bytes(b"damaged")
+    (tmp_path / "d.nii").write_bytes(plain.read_bytes()[:400])
     found = {one.name: one for one in find_scans([tmp_path])}
 
     assert packed.stat().st_size < plain.stat().st_size
     assert footprint(found["a"]) == footprint(found["b"]) == FOOTPRINT * 2 * 13 * 11 * 9
-    assert footprint(found["c"]) == 0
+    assert footprint(found["c"]) == footprint(found["d"]) == 0
     with pytest.raises(UnreadableError):
         read_case(found["c"])
 
