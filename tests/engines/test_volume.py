@@ -153,7 +153,11 @@ def _whole() -> bytes:
         ("a.nii.gz", _whole()[:-4000], "cannot be read|truncated"),
         ("a.nii.gz", _whole()[:5000] + b"\0" * 99 + _whole()[5099:], "cannot be read"),
         ("a.nii.gz", b"these are notes\n" * 40, "not a NIfTI file"),
-        ("a.nii.gz", gzip.compress(b"these are notes\n" * 40, mtime=0), "not a NIfTI file"),
+        (
+            "a.nii.gz",
+            gzip.compress(b"these are notes\n" * 40, mtime=0),
+            "not a NIfTI file",
+        ),
         ("a.nii.gz", b"", r"empty \(0 bytes\)"),
         ("a.nii", b"\x5c\x01", "not a NIfTI file"),
         ("a.nii", b"\x5c\x01\0\0" + b"\0" * 40, "cannot be read"),
