@@ -43,7 +43,7 @@ SHORTER = (
     ("--flops 50%", "--flops 50% --batches 1 --finetune 0 --split all"),
     (
         "--steps 3 --compare random,magnitude --seeds 3",
-        "--steps 1 --compare random,magnitude --seeds 1 --batches 1 --finetune 0 "
+        "--steps 1 --compare random --seeds 1 --batches 1 --finetune 0 "
         "--split all",
     ),
     ("--ratio 50% --dry-run", "--ratio 50% --dry-run --batches 1 --split all"),
