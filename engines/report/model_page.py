@@ -60,10 +60,7 @@ def describe(entry: Entry) -> Described:
     Raises:
         ModelFileError: what lies beside the file is damaged.
     """
-    record = entry.as_json()
-    weak = Weaknesses()
-    if entry.path is not None:
-        weak = failures.read(shelf.page_folder(Path(entry.path)))
+    record, weak = entry.as_json(), _weaknesses(entry)
     folds = _folds(entry.training)
     altered = entry.training.get("robustness") or weak.robustness
     return Described(
@@ -82,6 +79,13 @@ def describe(entry: Entry) -> Described:
             ),
         ],
     )
+
+
+def _weaknesses(entry: Entry) -> Weaknesses:
+    """Return what lies beside a model file on where it fails."""
+    if entry.path is None:
+        return Weaknesses()
+    return failures.read(shelf.page_folder(Path(entry.path)))
 
 
 def _trained(record: Mapping[str, Any]) -> Iterator[str]:
@@ -104,10 +108,7 @@ def html(entry: Entry) -> str:
     Raises:
         ModelFileError: what lies beside the file is damaged.
     """
-    record = entry.as_json()
-    weak = Weaknesses()
-    if entry.path is not None:
-        weak = failures.read(shelf.page_folder(Path(entry.path)))
+    record, weak = entry.as_json(), _weaknesses(entry)
     pictures = [_picture(failure, content) for failure, content in weak.failures]
     folds = _folds(entry.training)
     return page.html(
