@@ -278,24 +278,23 @@ def _on_native_grid(
     The CPU does it where the device answers no more, or has no memory left: what the
     network said of the scan lies on the CPU and is not lost with the device.
     """
-    places = [device] if device == "cpu" else [device, "cpu"]
-    for place in places:
-        try:
-            found = native.labels(
-                probability.to(place),
-                part.grid,
-                part.canonical,
-                mark_uncertain=mark_uncertain,
-            )
-        except RuntimeError as error:
-            if place == places[-1]:
-                raise
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            told = f"{device} could not interpolate the labels ({first}); the CPU did"
-            notes = (Note("labelled_on_cpu", told),)
-        else:
-            return found, () if place == device else notes
-    raise AssertionError
+
+    def on(place: str) -> NDArray[np.uint8]:
+        return native.labels(
+            probability.to(place),
+            part.grid,
+            part.canonical,
+            mark_uncertain=mark_uncertain,
+        )
+
+    try:
+        return on(device), ()
+    except RuntimeError as error:
+        if device == "cpu":
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told = f"{device} could not interpolate the labels ({first}); the CPU did"
+        return on("cpu"), (Note("labelled_on_cpu", told),)
 
 
 def _from_slices(
