@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from engines.bench import ceiling
 from engines.networks import shelf
+from engines.networks.manifest import record_metrics
 from engines.runtimes import backends
 from spinecli.app import app
 from spinecli.examples import EXAMPLES
@@ -174,6 +175,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "RUN").mkdir()
     for name in ("parent", "unet-r34"):
         shutil.copy(shelf.locate("unet-r34"), root / "RUN" / f"{name}.safetensors")
+    measured = {"metric": "Dice", "value": 0.9, "data": "none: another file, no more"}
+    record_metrics(root / "RUN" / "parent.safetensors", [measured])
     program = root / "bin" / "spine"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m spinecli "$@"\n')
