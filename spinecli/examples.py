@@ -29,7 +29,7 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType(
         ),
         "train": (
             (
-                "spine train --data DIR -o RUN --classes regions --parent unet-r34 "
+                "spine train --data DIR -o MINE --classes regions --parent unet-r34 "
                 "--steps 500",
                 "Go on from the shipped model with scans of your own.",
             ),

@@ -76,6 +76,7 @@ MAKES = {
     "evaluate preds/ gt/ -o scores": ("scores/index.html", "scores/evaluation.csv"),
     "evaluate preds/ gt/ --json": ("scores.json",),
     "--preview-data sheet.png": ("sheet.png",),
+    "train --data DIR -o MINE": ("MINE/unet-r34.safetensors",),
     "train --data DIR -o RUN": ("RUN/unet-r34.safetensors", "RUN/curve.png"),
     "preprocess verse20/": ("DIR/**/*_ct.nii.gz",),
     "preprocess spider/": ("DIR/**/*_mr.nii.gz",),
@@ -98,6 +99,7 @@ metrics = ["dice"]
 seeds = [0]
 
 [base]
+network = "pspnet"
 steps = 1
 batch = 1
 patches = [64]
