@@ -182,16 +182,9 @@ def test_a_scan_of_another_modality_is_refused(
         list(run.results())
 
 
-def test_the_plain_way_needs_slices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Solid:
-        dimensions = 3
-
-    monkeypatch.setattr(bench.catalog, "find", lambda name: Solid)
-
+def test_the_plain_way_needs_slices() -> None:
     with pytest.raises(SettingsError, match="sees cubes"):
-        BenchRun([CROP], BenchSettings(plain=True))
+        BenchRun([CROP], BenchSettings("mru-net-3d", plain=True))
 
 
 def test_without_scans_it_is_the_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
