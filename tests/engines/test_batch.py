@@ -198,17 +198,24 @@ def test_reader_that_never_returns_keeps_no_interruption_waiting(workers: int) -
     )
     main = threading.main_thread().ident
     timer = threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT])
-    timer.start()
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        list(running)
+    # A test run in the background passes on that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(running)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert time.monotonic() - started < batch.WORK_S + 2
     assert [one.name for one in saved] == ["case0"]
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
+for name in ("SIGTERM", "SIGHUP"):  # which a test run in the background may ignore
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 module, mark = sys.argv.pop(), sys.argv.pop()
 from pathlib import Path
 from engines import scans
@@ -260,8 +267,8 @@ def test_polite_end_leaves_a_record(
         started = time.monotonic()
         for _ in range(2):  # those who end programs send several
             program.send_signal(getattr(signal, ended))
-        assert program.wait(20) == 130
-        assert time.monotonic() - started < 10
+        assert program.wait(60) == 130
+        assert time.monotonic() - started < 25
     finally:
         program.kill()
         program.wait()
