@@ -130,7 +130,8 @@ def test_engines_are_built_listed_and_inspected_ahead() -> None:
     assert built.fresh
     assert built.entry.key.precision == "bfloat16"
     assert not engine.build("unet-r34", "openvino").fresh
-    record = engine.inspect("unet-r34-openvino").as_json(whole=True)
+    ((kept,), _) = engine.inspect("unet-r34-openvino")
+    record = kept.as_json(whole=True)
     assert record["settings"] == {"two_channels": True}
     assert len(record["layers"]) > 30
     with pytest.raises(SettingsError, match="float16"):
