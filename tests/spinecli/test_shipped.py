@@ -165,12 +165,14 @@ def test_it_is_timed(name: str, data: dict[str, Path]) -> None:
 @model
 def test_its_robustness(name: str, data: dict[str, Path]) -> None:
     words = ("--robustness", "--model", name, "--only", "orientation-LPS")
-    if MANIFESTS[name].modality == "mr":
-        done = CliRunner().invoke(
-            app, ["evaluate", str(data["mr"]), str(data["mr"]), *words, "--json"]
-        )
-        assert done.exit_code != 0
-        assert json.loads(done.stdout)["error"]["code"] in ("settings", "modality")
+    folder = str(of(name, data))
+    if MANIFESTS[name].modality == "mr" or MANIFESTS[name].guide:
+        # It is that of CT, and of the model that finds the spine.
+        done = CliRunner().invoke(app, ["evaluate", folder, folder, *words, "--json"])
+        assert done.exit_code == 2
+        error = json.loads(done.stdout)["error"]
+        assert error["code"] == "settings"
+        assert error["hint"]
         return
     record = record_of("evaluate", data["ct"] / "a_ct.nii.gz", data["ct"], *words)
     assert record["robustness"][0]["alteration"] == "orientation-LPS"
