@@ -27,6 +27,7 @@ MEANINGS = {
     ExitStatus.USAGE: "wrong usage",
     ExitStatus.PARTIAL: "some cases failed",
     ExitStatus.INTERRUPTED: "interrupted",
+    ExitStatus.CLOSED_PIPE: "what reads the output closed it",
 }
 
 EPILOG = "Exit status: " + ", ".join(

@@ -19,6 +19,7 @@ def test_numbers() -> None:
         "USAGE": 2,
         "PARTIAL": 3,
         "INTERRUPTED": 130,
+        "CLOSED_PIPE": 141,
     }
     assert set(MEANINGS) == set(ExitStatus)
 

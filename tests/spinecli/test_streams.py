@@ -30,7 +30,9 @@ def shell(line: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("words", ["models", "models --json", "--help", "engine list"])
+@pytest.mark.parametrize(
+    "words", ["models", "models --json", "--help", "engine list --json"]
+)
 def test_a_full_disk_is_said_in_the_last_lines(words: str) -> None:
     status, said = shell(f"{SPINE} {words} > /dev/full")
     assert status == 1

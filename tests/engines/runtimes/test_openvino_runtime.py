@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,10 @@ def test_a_damaged_engine_is_made_again(cache: Path) -> None:
     whole = kept.read_bytes()
     kept.write_bytes(whole[: len(whole) // 2])
     ROW.load(model, CPU, "float32").predict(torch.randn(1, 1, 64, 64))
-    assert len(kept.read_bytes()) == len(whole)
+    # The library numbers layers anew, so that names in it may be longer or shorter.
+    assert abs(kept.stat().st_size - len(whole)) < len(whole) // 100
+    with zipfile.ZipFile(kept) as made:
+        assert made.testzip() is None
 
 
 def test_two_channels_hold_what_bfloat16_loses() -> None:
