@@ -224,12 +224,14 @@ def _is_text(record: object, *keys: str) -> bool:
 
 
 def _is_note(note: object) -> bool:
-    return _is_text(note, "code", "message") and len(note) == 2  # type: ignore[arg-type]
+    two = isinstance(note, dict) and len(note) == 2
+    return two and _is_text(note, "code", "message")
 
 
 def _is_number(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value)
 
 
 def _is_below(path: object) -> bool:

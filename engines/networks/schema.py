@@ -116,8 +116,9 @@ def _is_name(value: object) -> bool:
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole and low <= int(value) <= high  # type: ignore[call-overload]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return low <= value <= high
 
 
 def _are_classes(value: object) -> bool:
@@ -160,8 +161,9 @@ def _is_recipe(value: object) -> bool:
 
 
 def _is_real(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value)
 
 
 def _are_channels(value: object) -> bool:
@@ -237,7 +239,7 @@ def _require_shallow(value: object, level: int = 0) -> None:
     if level > MOST_DEEP:
         msg = f"its manifest is nested deeper than {MOST_DEEP} levels"
         raise ValueError(msg)
-    inner = value.values() if isinstance(value, dict) else value
-    if isinstance(value, dict | list):
-        for one in inner:  # type: ignore[attr-defined]
+    inner = [*value.values()] if isinstance(value, dict) else value
+    if isinstance(inner, list):
+        for one in inner:
             _require_shallow(one, level + 1)

@@ -220,7 +220,7 @@ class _Trial:
             if self._fatal:
                 raise
             return Tried(name, precision, problem=str(error))
-        except Exception as error:
+        except Exception as error:  # a library may raise anything
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             if self._fatal:
                 msg = f"{name} in {precision} cannot run this network ({reason})"
