@@ -41,7 +41,6 @@ class RunLog:
         self.path = folder / f"{name}.json"
         self.header = {"version": __version__, **header}
         self.earlier = _earlier(self.path)
-        self._choices = _choices(self.path)
         self.cases: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
@@ -85,34 +84,6 @@ class RunLog:
             details={key: record[key] for key in details if key in record},
         )
 
-    def kept_choice(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what computes, as the first run into the folder chose it.
-
-        Args:
-            key: all that the choice belongs to, ready for JSON.
-        """
-        with self._lock:
-            return _of(self._choices, key)
-
-    def keep_choice(
-        self, key: Mapping[str, Any], choice: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Keep what was chosen, unless another run into the folder was first.
-
-        Returns:
-            What is kept for ``key``: of runs that choose at the same time, the choice
-            of the first holds for all.
-        """
-        with self._lock, held(self.path):
-            self._choices = _choices(self.path) or self._choices
-            kept = _of(self._choices, key)
-            if kept is not None:
-                return kept
-            self._choices.append({**key, **choice})
-            with contextlib.suppress(OutputError):
-                self._write()
-        return dict(choice)
-
     def add(self, result: CaseResult) -> None:
         """Record a case and save; a full disk is told by ``finish``, not here."""
         record = self._relative(result.as_json())
@@ -153,10 +124,7 @@ class RunLog:
         """Write the record; the caller holds the folder's lock."""
         merged = {**self.earlier, **_earlier(self.path), **self.cases}
         cases = [merged[name] for name in sorted(merged)]
-        choices = list(self._choices)
-        choices += [c for c in _choices(self.path) if c not in choices]
-        record = {**self.header, **({"choices": choices} if choices else {})}
-        write_json(self.path, {**record, "cases": cases})
+        write_json(self.path, {**self.header, "cases": cases})
         return cases
 
     def _relative(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -240,23 +208,6 @@ def _is_below(path: object) -> bool:
         return False
     way = PurePosixPath(path)
     return not way.is_absolute() and ".." not in way.parts
-
-
-def _choices(path: Path) -> list[dict[str, Any]]:
-    found = _read(path).get("choices")
-    if not isinstance(found, list):
-        return []
-    return [one for one in found if isinstance(one, dict)]
-
-
-def _of(
-    choices: Sequence[Mapping[str, Any]], key: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return what was chosen for ``key``, without the key."""
-    for one in choices:
-        if all(name in one and one[name] == value for name, value in key.items()):
-            return {name: value for name, value in one.items() if name not in key}
-    return None
 
 
 def _table(cases: Sequence[Mapping[str, Any]]) -> str:

@@ -138,14 +138,14 @@ def survey(
     return Survey(tuple(by_name), tuple(left_out), hidden)
 
 
-def read_scan(scan: Found | Path) -> Volume:
+def read_scan(scan: Found | Path | str) -> Volume:
     """Read a scan that was found, an image file or a DICOM folder.
 
     Raises:
         SpineError: the problem it was found with.
         InputError: it cannot be read, or a folder holds several scans.
     """
-    return read_case(scan)[0]
+    return read_case(Path(scan) if isinstance(scan, str) else scan)[0]
 
 
 def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:

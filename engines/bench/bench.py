@@ -38,7 +38,7 @@ Told = Callable[[str, str], None]
 Way = Callable[[Path, str, Path], Once]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
     """What to time.
 

@@ -38,7 +38,7 @@ NIFTI_SUFFIX = ".nii.gz"
 Told = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertSettings:
     """How to convert.
 

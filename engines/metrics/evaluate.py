@@ -30,7 +30,7 @@ Told = Callable[[str, str], None]
 Seen = Callable[[CaseResult, Compared], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateSettings:
     """How to score.
 

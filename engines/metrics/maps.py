@@ -42,7 +42,7 @@ TOLD_LABELS = 5
 """So many labels are listed in a message; the others are counted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MapSettings:
     """How two maps are brought together.
 

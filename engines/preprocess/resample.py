@@ -2,17 +2,17 @@
 
 Because both grids run along the same axes, three-dimensional interpolation is the
 product of three one-dimensional ones. Going to larger voxels, the kernel is
-widened to the new voxel size, so that nothing is skipped between samples.
+widened to the new voxel size, so that nothing is skipped between samples. The matrices
+are sparse, each voxel having few neighbours, and their sums run in the order of the
+voxels, whatever the number of threads.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from torch import Tensor
+from scipy import ndimage, sparse
 
 from engines.geometry import Grid
 
@@ -23,10 +23,11 @@ SLAB_VOXELS = 1 << 23
 CUBIC = -0.75
 """Sharpness of the cubic kernel, the value that image libraries use."""
 
-Weigh = Callable[[NDArray[np.float64], int], Tensor]
+Floats = NDArray[np.float32]
+Weigh = Callable[[NDArray[np.float64], int], Floats]
 
 
-def linear(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float32]:
+def linear(voxels: NDArray[Any], source: Grid, target: Grid) -> Floats:
     """Interpolate masks, or probabilities, (I, J, K), from ``source`` to ``target``.
 
     Beyond the outermost voxel centres the outermost value is repeated.
@@ -37,7 +38,7 @@ def linear(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float
     return _separable(voxels, source, target, _linear_weights)
 
 
-def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.float32]:
+def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> Floats:
     """Interpolate a mask (I, J, K) as ``linear`` does, about what it marks alone."""
     found = np.zeros(target.shape, np.float32)
     if not mask.any():
@@ -47,19 +48,16 @@ def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.flo
         weight[:, side]
         for weight, side in zip(matrices(source, target), box, strict=True)
     ]
-    reached = [torch.nonzero(weight.sum(dim=1) > 0).ravel() for weight in weights]
+    reached = [np.flatnonzero(weight.sum(axis=1) > 0) for weight in weights]
     if any(not len(rows) for rows in reached):
         return found
     there = tuple(slice(int(rows[0]), int(rows[-1]) + 1) for rows in reached)
     first, second, third = (w[rows] for w, rows in zip(weights, there, strict=True))
-    part = torch.from_numpy(mask[box].astype(np.float32))
-    between = second @ (part @ third.T)
-    flat = first @ between.reshape(len(between), -1)
-    found[there] = flat.reshape(first.shape[0], *between.shape[1:]).numpy()
+    found[there] = _product(mask[box], first, second, third)
     return found
 
 
-def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float32]:
+def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> Floats:
     """Interpolate a scan (I, J, K) from ``source`` to ``target``.
 
     Along axes that get smaller voxels by cubic convolution (Keys 1981), which blurs
@@ -74,36 +72,35 @@ def cubic(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.float3
 
 def _separable(
     voxels: NDArray[Any], source: Grid, target: Grid, weigh: Weigh
-) -> NDArray[np.float32]:
-    """Interpolate along one axis after the other.
+) -> Floats:
+    return _product(voxels, *matrices(source, target, weigh))
+
+
+def _product(
+    voxels: NDArray[Any], first: Floats, second: Floats, third: Floats
+) -> Floats:
+    """Interpolate (I, J, K) along one axis after the other.
 
     The third one comes last, along which the voxels of most scans lie farthest apart,
-    so that slabs across it are read in one go; of the others the one that loses most
-    comes first. The order does not depend on how the voxels lie in memory, nor then do
-    the sums: a scan gives the same values to the last bit from whatever file.
+    so that slabs across it are read in one go. The order does not depend on how the
+    voxels lie in memory, nor then do the sums: a scan gives the same values to the last
+    bit from whatever file.
+
+    Args:
+        voxels: (I, J, K).
+        first: (I', I) weights; ``second`` and ``third`` likewise.
     """
-    third, second, slow = matrices(source, target, weigh)
+    along, across, slow = (sparse.csr_array(w) for w in (first, second, third))
     lying = voxels.transpose()
-    between = torch.empty(
-        (lying.shape[0], second.shape[0], third.shape[0]), dtype=torch.float32
-    )
+    between = np.empty((len(lying), first.shape[0], second.shape[0]), np.float32)
     step = max(1, SLAB_VOXELS // max(1, lying.shape[1] * lying.shape[2]))
-    for start in range(0, lying.shape[0], step):
+    for start in range(0, len(lying), step):
         slab = np.ascontiguousarray(lying[start : start + step], np.float32)
-        part = torch.from_numpy(slab)
-        if _kept(second) < _kept(third):
-            part = (second @ part) @ third.T
-        else:
-            part = second @ (part @ third.T)
-        between[start : start + step] = part
-    flat = slow @ between.reshape(lying.shape[0], -1)
-    found = flat.reshape(slow.shape[0], *between.shape[1:]).numpy()
-    return found.transpose()
-
-
-def _kept(weight: Tensor) -> float:
-    """Return the share of its voxels that an axis keeps."""
-    return weight.shape[0] / max(1, weight.shape[1])
+        for plane, target in zip(slab, between[start:], strict=False):
+            target[:] = along @ np.ascontiguousarray((across @ plane).T)
+    flat = slow @ between.reshape(len(lying), -1)
+    found: Floats = flat.reshape(third.shape[0], *between.shape[1:])
+    return found.transpose(1, 2, 0)
 
 
 def nearest(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
@@ -119,7 +116,7 @@ def nearest(voxels: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
     return picked
 
 
-def _linear_weights(place: NDArray[np.float64], size: int) -> Tensor:
+def _linear_weights(place: NDArray[np.float64], size: int) -> Floats:
     step = float(place[1] - place[0]) if len(place) > 1 else 1.0
     width = max(1.0, step)
     inside = np.clip(place, 0, size - 1)
@@ -129,7 +126,7 @@ def _linear_weights(place: NDArray[np.float64], size: int) -> Tensor:
 
 def matrices(
     source: Grid, target: Grid, weigh: Weigh = _linear_weights
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Floats, Floats, Floats]:
     """Return per axis the (target, source) weights of interpolation."""
     first, second, third = (
         weigh(place, n)
@@ -155,7 +152,7 @@ def positions(source: Grid, target: Grid) -> list[NDArray[np.float64]]:
     ]
 
 
-def _cubic_weights(place: NDArray[np.float64], size: int) -> Tensor:
+def _cubic_weights(place: NDArray[np.float64], size: int) -> Floats:
     if len(place) < 2 or place[1] - place[0] >= 1 or size < 2:
         return _linear_weights(place, size)
     inside = np.clip(place, 0, size - 1)
@@ -171,6 +168,6 @@ def _cubic_weights(place: NDArray[np.float64], size: int) -> Tensor:
     return _summing_to_one(weight)
 
 
-def _summing_to_one(weight: NDArray[np.float64]) -> Tensor:
+def _summing_to_one(weight: NDArray[np.float64]) -> Floats:
     shares = weight / weight.sum(axis=1, keepdims=True)
-    return torch.from_numpy(shares.astype(np.float32))
+    return shares.astype(np.float32)

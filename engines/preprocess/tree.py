@@ -45,7 +45,7 @@ LISTED = 5
 """So many names are listed in a note."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareSettings:
     """How to prepare.
 

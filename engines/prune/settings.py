@@ -18,7 +18,7 @@ LOWER = 0.3
 """Of the learning rate that the model was trained with, while it is fine-tuned."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PruneSettings:
     """One pruning.
 

@@ -6,7 +6,7 @@ against the same truth, so that a fall is the network's, not that of the grid.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from engines import __version__, batch
 from engines.errors import InapplicableError, MaskError, SettingsError, SpineError
-from engines.files import require_writable, sha256_of
+from engines.files import require_writable
 from engines.found import Found
 from engines.metrics.inner import inner
 from engines.metrics.map_files import read_map
 from engines.metrics.overlap import Overlap, dice
 from engines.metrics.pairs import truths_of
-from engines.networks import catalog, shelf
-from engines.networks.manifest import Model, read_manifest
+from engines.networks import shelf
 from engines.preprocess.checks import require_scan
 from engines.preprocess.modality import admit
 from engines.preprocess.orient import reorient
@@ -37,17 +36,15 @@ from engines.robustness.subject import (
     Subject,
     subject_of,
 )
-from engines.runtimes.backends import REFERENCE
-from engines.runtimes.choose import Choice, choose, reference
-from engines.runtimes.devices import pick
 from engines.scans import find_scans, read_case
-from engines.segment import inference, views
+from engines.segment.inference import prepare
+from engines.segment.segmenter import Segmenter
 from engines.volume import Volume
 
 Told = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RobustnessSettings:
     """How to alter and to score.
 
@@ -96,28 +93,20 @@ class RobustnessRun:
             OutputError: ``output`` cannot be written.
         """
         self.alterations = alter.chosen(settings.only)
-        path = shelf.locate(settings.model)
-        manifest = read_manifest(path)
+        self._segmenter = Segmenter(
+            settings.model, device=settings.device, precision=settings.precision
+        )
+        manifest = self._segmenter.model.manifest
         if manifest.modality != "ct":
             msg = f"{manifest.name} is a model for {manifest.modality.upper()}"
             hint = "The alterations are those of CT: choose a model for CT."
             raise SettingsError(msg, hint=hint)
-        if manifest.guide:
-            msg = f"{manifest.name} marks the spine that {manifest.guide} finds"
-            raise SettingsError(msg, hint=f"Measure {manifest.guide}.")
         if output is not None:
             require_writable(output)
-        solid = catalog.find(manifest.architecture).dimensions == 3
-        self.views = views.resolve(None, manifest.views, together=solid)
         self.settings = settings
         self.output = output
         self.command = command
         self.told = told
-        self._path = path
-        self._name, self._sha256 = manifest.name, sha256_of(path)
-        self._device = pick(settings.device)
-        self._model: Model | None = None
-        self._choice: Choice | None = None
         self._cases: list[CaseResult] = []
         self._found = find_scans([scans])
         names = [found.name for found in self._found if found.problem is None]
@@ -149,12 +138,12 @@ class RobustnessRun:
 
     def facts(self) -> dict[str, Any]:
         """Return the table and how it came about, for the record."""
-        choice = self._choice
+        computed = self._segmenter.computer.facts()
         return {
-            "model": {"name": self._name, "sha256": self._sha256},
-            "device": choice.runtime.device if choice else str(self._device),
-            "precision": choice.runtime.precision if choice else None,
-            "backend_reason": choice.reason if choice else None,
+            "model": self._segmenter.model.told,
+            "device": computed["device"],
+            "precision": computed["precision"],
+            "backend_reason": computed["backend_reason"],
             "settings": asdict(self.settings),
             "robustness": self.rows,
         }
@@ -241,26 +230,10 @@ class RobustnessRun:
 
     def _labelled(self, scan: Volume) -> NDArray[np.uint8]:
         """Segment a scan, whatever was done to it."""
-        if self._model is None:
-            self._model = shelf.load(str(self._path))
-        model = self._model
-        prepared = inference.prepare(scan, model.manifest.recipe)
-        if self._choice is None:
-            tried = inference.probe(prepared, model, self.views)
-            self._choice = choose(model, self._device, self.settings.precision, tried)
-        try:
-            return inference.segment_prepared(
-                prepared, model, self._choice.runtime, self.views
-            ).labels
-        except Exception as error:  # a library may raise anything
-            used = self._choice.runtime
-            if (used.backend, used.precision) == REFERENCE:
-                raise
-            reason = f"{used.backend} in {used.precision} failed on a scan: {error}"
-            self._choice = replace(
-                self._choice, runtime=reference(model, self._device), reason=reason
-            )
-            return self._labelled(scan)
+        job = batch.Job("altered", "altered")
+        prepared = prepare(scan, self._segmenter.model.first.manifest.recipe)
+        found = self._segmenter.computer.scan(job, prepared)
+        return self._segmenter.label(job, prepared, found).labels
 
 
 def _marked(subject: Subject, mask: Volume) -> Subject:

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
 GAP_MM = 12.0
 """A component this close to the spine belongs to it: a disc space is narrower."""
@@ -30,14 +28,16 @@ class Cleaned:
     largest_ml: float
 
 
-def clean(probability: Tensor, spacing_mm: tuple[float, float, float]) -> Cleaned:
+def clean(
+    probability: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+) -> Cleaned:
     """Clean ``probability`` (classes - 1, R, A, S) in place.
 
     The largest component is the spine; whatever lies within ``GAP_MM`` of it, or of
     what was already added, and is not tiny, belongs to it too. Cavities that are
     closed on all sides are filled with the class around them.
     """
-    spine = (probability.sum(dim=0) > 0.5).numpy()
+    spine = probability.sum(axis=0) > 0.5
     box = _around(spine, margin=2)
     if box is None:
         return Cleaned(0, 0.0)
@@ -79,14 +79,16 @@ def parts_of_spine(
 
 
 def _clean_box(
-    probability: Tensor, spine: NDArray[np.bool_], spacing_mm: tuple[float, ...]
+    probability: NDArray[np.float32],
+    spine: NDArray[np.bool_],
+    spacing_mm: tuple[float, ...],
 ) -> Cleaned:
     parts, sizes_ml, kept = parts_of_spine(spine, spacing_mm, GAP_MM)
     dropped = [i for i in range(1, len(sizes_ml)) if i not in kept]
     inside = np.isin(parts, sorted(kept))
     if dropped:
         near_kept = ndimage.binary_dilation(inside, _TOUCHING, iterations=2)
-        probability *= torch.from_numpy(near_kept & ~np.isin(parts, dropped))
+        probability *= near_kept & ~np.isin(parts, dropped)
     _fill(probability, inside)
     largest = max((float(sizes_ml[i]) for i in dropped), default=0.0)
     return Cleaned(len(dropped), largest)
@@ -111,7 +113,7 @@ def _near(
     return set(np.unique(around[apart <= gap_mm]).tolist()) - {0, index}
 
 
-def _fill(probability: Tensor, inside: NDArray[np.bool_]) -> None:
+def _fill(probability: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:
     holes = ndimage.binary_fill_holes(inside) & ~inside
     box = _around(holes, margin=1)
     if box is None:
@@ -120,8 +122,8 @@ def _fill(probability: Tensor, inside: NDArray[np.bool_]) -> None:
         holes[box], return_distances=False, return_indices=True
     )
     part = probability[(slice(None), *box)]
-    at = tuple(torch.from_numpy(axis[holes[box]]).long() for axis in nearest)
-    part[:, torch.from_numpy(holes[box])] = part[:, at[0], at[1], at[2]]
+    at = tuple(axis[holes[box]] for axis in nearest)
+    part[:, holes[box]] = part[:, at[0], at[1], at[2]]
 
 
 def _around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, ...] | None:

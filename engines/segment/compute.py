@@ -1,32 +1,29 @@
-"""Where and how the networks of a batch are computed, and what if that fails.
+"""Where and how the networks of a scan are computed, and what if that fails.
 
-What computes is chosen once for each model and kind of device, kept in the record of
-the output folder, and used again by every later run into that folder: the masks of a
-folder come from one backend in one precision, whichever scan a run begins with. A
-runtime that fails on a scan gives way to the reference for that scan and the rest of
-the run, with a warning; a scan is never computed partly by one and partly by another.
+What computes is chosen once for each model and kind of device, by verdicts that do not
+depend on the scans (``engines.runtimes.choose``). A runtime that fails on a scan gives
+way to the reference for that scan and the rest of the run, with a warning; a scan is
+never computed partly by one and partly by another.
 """
 
 import queue
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from engines import __version__
 from engines.batch import Job
 from engines.errors import LostDeviceError
 from engines.results import Note
-from engines.runlog import RunLog
 from engines.runtimes import backends, devices
 from engines.runtimes.choose import AUTO, Choice, candidates, choose, reference
-from engines.runtimes.gate import Gate
-from engines.runtimes.sturdy import SturdyRuntime
-from engines.segment import locate
+from engines.runtimes.devices import Device
+from engines.runtimes.gate import Gate, compare
+from engines.runtimes.runtime import Runtime
+from engines.runtimes.sturdy import SturdyRuntime, is_out_of_memory
+from engines.segment import golden, locate
 from engines.segment.inference import (
-    PROBE_SLICES,
     Inferred,
     Prepared,
     around_spine,
@@ -35,31 +32,39 @@ from engines.segment.inference import (
     probe,
 )
 from engines.segment.models import Chosen
-from engines.segment.settings import SegmentSettings
 
-CALIBRATION_SLICES = 12
-"""Slices of each view that int8 is calibrated on, and then looked at by the gate."""
+CPU = Device("cpu")
 
-CPU = torch.device("cpu")
+VERIFIED_SLICES = 4
+"""Slices of each view that ``verify`` compares with the reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What computed a scan."""
+    """What computed a scan.
+
+    Attributes:
+        verified: agreement with the reference on slices of that very scan; None where
+            nobody asked for it.
+    """
 
     model: str
     backend: str
     precision: str
     device: str
+    verified: Gate | None = None
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """Return the record of it."""
-        return {
+        record: dict[str, Any] = {
             "model": self.model,
             "backend": self.backend,
             "precision": self.precision,
             "device": self.device,
         }
+        if self.verified is not None:
+            record["verified"] = self.verified.as_json()
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,211 +79,227 @@ class Found:
     by: tuple[Computed, ...]
 
 
-class Computer:
-    """Runs networks over the scans of a batch, on all of its devices."""
+class DevicePool:
+    """The devices of a run, each lent to one scan at a time.
 
-    def __init__(
-        self,
-        settings: SegmentSettings,
-        log: RunLog,
-        stage: Callable[[str, str], None] = lambda name, stage: None,
-    ) -> None:
-        """Take the devices.
+    Attributes:
+        devices: all of them.
+    """
 
-        Args:
-            settings: of the batch.
-            log: record of the output folder, which keeps what was chosen.
-            stage: is called with a case and the stage that begins.
+    def __init__(self, name: str = AUTO, *, require_gpu: bool = False) -> None:
+        """Take the devices called ``name``.
 
         Raises:
             DeviceError: the device is not there.
-            SettingsError, MissingBackendError: nothing installed computes so there.
         """
-        self._settings = settings
-        self._log = log
-        self._stage = stage
-        self.devices = devices.pick_all(settings.device, gpu=settings.require_gpu)
-        for device in self.devices:
-            candidates(device, settings.precision, settings.backend)
-        self._free: queue.SimpleQueue[torch.device] = queue.SimpleQueue()
+        self.require_gpu = require_gpu
+        self.devices = devices.pick_all(name, gpu=require_gpu)
+        self._free: queue.SimpleQueue[Device] = queue.SimpleQueue()
         for device in self.devices:
             self._free.put(device)
 
-    def scan(self, job: Job, chosen: Chosen, prepared: Prepared) -> Found:
-        """Return what ``chosen`` says of a scan.
+    def take(self) -> Device:
+        """Return a device that computes for the caller alone, once one is free."""
+        return self._free.get()
+
+    def put(self, device: Device) -> None:
+        """Free a device, or what takes its place after it was lost."""
+        self._free.put(device)
+
+
+class Computer:
+    """Runs the network of one model, after that of its guide, over scans."""
+
+    def __init__(
+        self,
+        model: Chosen,
+        pool: DevicePool,
+        *,
+        backend: str = AUTO,
+        precision: str = AUTO,
+        verify: bool = False,
+        notify: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """Check that what was asked for computes there.
+
+        Args:
+            model: the model, with its guide if it has one.
+            pool: devices, which several models may share.
+            backend: a row of ``engines.runtimes.backends``, or ``auto``.
+            precision: one that the backend computes in, or ``auto``.
+            verify: compare with the reference on slices of each scan; a scan on which
+                they differ is computed by the reference.
+            notify: is called with a line about work that is done once, on first use.
+
+        Raises:
+            SettingsError, MissingBackendError: nothing installed computes so there.
+        """
+        self.model = model
+        self.pool = pool
+        self._asked = backend, precision
+        self._verify = verify
+        self._notify = notify
+        for device in pool.devices:
+            candidates(device, precision, backend)
+        self._choices: dict[tuple[str, str], Choice] = {}
+        self._choosing = threading.Lock()
+
+    @property
+    def choice(self) -> Choice | None:
+        """Return how the model was computed first; None if it was not yet."""
+        mine = (c for (sha, _), c in self._choices.items() if sha == self.model.sha256)
+        return next(mine, None)
+
+    def load(self) -> None:
+        """Load what computes on the first device, before the first scan needs it."""
+        device = self.pool.devices[0]
+        for one in dict.fromkeys((self.model.first, self.model)):
+            self._choice(one, device)
+
+    def scan(self, job: Job, prepared: Prepared) -> Found:
+        """Return what the model says of a scan.
 
         A lost device is not used again: the CPU computes the scan, with a warning.
+
+        Args:
+            job: gets seconds, notes and the stages that begin.
+            prepared: the scan as the first network sees it.
 
         Raises:
             LostDeviceError: the device was lost, and a GPU is required.
         """
-        device = self._free.get()
+        device = self.pool.take()
         try:
-            return self._networks(job, chosen, prepared, device)
+            return self._networks(job, prepared, device)
         except LostDeviceError as error:
-            if self._settings.require_gpu:
+            if self.pool.require_gpu:
                 raise
             job.notes.append(Note(error.code, f"{error}; the CPU did this scan"))
             device = CPU
-            return self._networks(job, chosen, prepared, device)
+            return self._networks(job, prepared, device)
         finally:
-            self._free.put(device)
+            self.pool.put(device)
 
-    def _networks(
-        self, job: Job, chosen: Chosen, prepared: Prepared, device: torch.device
-    ) -> Found:
+    def _networks(self, job: Job, prepared: Prepared, device: Device) -> Found:
         """Run one network over a scan, or the guide and then the guided one."""
-        found, by = self._network(job, chosen.first, prepared, device)
-        spine = found.probability.sum(dim=0) > locate.SURE
-        if chosen.guide is None or not spine.any():
+        model = self.model
+        found, by = self._network(job, model.first, prepared, device)
+        spine = found.probability.sum(axis=0) > locate.SURE
+        if model.guide is None or not spine.any():
             return Found(found, (by,))
         with job.timed("prepare"):
-            seen = around_spine(prepared, found, chosen.manifest.recipe)
-        named, named_by = self._network(job, chosen, seen, device)
-        told = replace(found, named=opinion(prepared, found.box, seen, named))
-        return Found(told, (by, named_by))
+            seen = around_spine(prepared, found, model.manifest.recipe)
+        named, named_by = self._network(job, model, seen, device)
+        both = replace(found, named=opinion(prepared, found.box, seen, named))
+        return Found(both, (by, named_by))
 
     def _network(
-        self, job: Job, chosen: Chosen, prepared: Prepared, device: torch.device
+        self, job: Job, model: Chosen, prepared: Prepared, device: Device
     ) -> tuple[Inferred, Computed]:
-        choice = self._choice(job, chosen, prepared, device)
+        with job.timed("gate"):
+            choice = self._choice(model, device)
         if choice.refused:
             job.notes.append(Note("backend_refused", choice.reason))
         try:
-            return self._computed(job, chosen, prepared, choice)
-        except (LostDeviceError, torch.OutOfMemoryError, MemoryError):
+            return self._computed(job, model, prepared, choice)
+        except (LostDeviceError, MemoryError):
             raise
         except Exception as error:  # a library may raise anything
-            way = choice.runtime.backend, choice.runtime.precision
-            if way == backends.REFERENCE:
+            name = choice.runtime.backend, choice.runtime.precision
+            if name == backends.REFERENCE or is_out_of_memory(error):
                 raise
             reason = (
-                f"{way[0]} in {way[1]} failed on a scan "
+                f"{name[0]} in {name[1]} failed on a scan "
                 f"({type(error).__name__}: {error}): float32 of torch from there on"
             )
             job.notes.append(Note("backend_failed", reason))
-            slow = reference(chosen.load(), device)
-            kept = replace(choice, runtime=slow, reason=reason)
-            chosen.choices[str(device)] = kept
-            return self._computed(job, chosen, prepared, kept)
+            slow = self._reference(model, device)
+            choice = replace(choice, runtime=slow, reason=reason)
+            self._choices[model.sha256, str(device)] = choice
+            return self._computed(job, model, prepared, choice)
 
     def _computed(
-        self, job: Job, chosen: Chosen, prepared: Prepared, choice: Choice
+        self, job: Job, model: Chosen, prepared: Prepared, choice: Choice
     ) -> tuple[Inferred, Computed]:
-        """Run the network over a scan, as chosen, and count its seconds."""
-        runtime = SturdyRuntime(choice.runtime)
-        by = Computed(
-            chosen.manifest.name, runtime.backend, runtime.precision, runtime.device
-        )
-        started = time.monotonic()
-        self._stage(job.name, "network")
-        try:
-            done = infer(
-                prepared,
-                chosen.load(),
-                runtime,
-                chosen.views,
-                lambda stage: self._stage(job.name, stage),
+        """Run the network over a scan, as chosen, and compare if that is asked for."""
+        used = choice.runtime
+        if not self._verify or (used.backend, used.precision) == backends.REFERENCE:
+            return self._run(job, model, prepared, used)
+        slow = self._reference(model, Device.of(used.device))
+        batches = probe(prepared, model.load(), model.views, VERIFIED_SLICES)
+        with job.timed("verify"):
+            verified = compare(slow, used, batches)
+        if not verified.passed:
+            message = (
+                f"{used.backend} in {used.precision} labels {verified.agreement:.4%} "
+                f"of this scan's pixels as float32 of torch does (Dice "
+                f"{verified.dice:.4f}): float32 of torch computed it"
             )
-            return done, by
+            job.notes.append(Note("verify_failed", message))
+            used = slow
+        inferred, by = self._run(job, model, prepared, used)
+        return inferred, replace(by, verified=verified)
+
+    def _run(
+        self, job: Job, model: Chosen, prepared: Prepared, runtime: Runtime
+    ) -> tuple[Inferred, Computed]:
+        """Run the network over a scan and count its seconds."""
+        sturdy = SturdyRuntime(runtime)
+        by = Computed(
+            model.manifest.name, runtime.backend, runtime.precision, runtime.device
+        )
+        job.stage(job.name, "network")
+        started = time.perf_counter()
+        try:
+            inferred = infer(
+                prepared,
+                model.load(),
+                sturdy,
+                model.views,
+                lambda stage: job.stage(job.name, stage),
+            )
         finally:
-            spent = time.monotonic() - started
-            network, _, notes = runtime.take()
+            spent = time.perf_counter() - started
+            seconds, _, notes = sturdy.take()
             job.notes += notes
-            for stage, seconds in (("network", network), ("segment", spent - network)):
-                job.seconds[stage] = job.seconds.get(stage, 0.0) + seconds
+            for stage, more in (("network", seconds), ("segment", spent - seconds)):
+                job.seconds[stage] = job.seconds.get(stage, 0.0) + more
+        return inferred, by
 
-    def _choice(
-        self, job: Job, chosen: Chosen, prepared: Prepared, device: torch.device
-    ) -> Choice:
-        if str(device) not in chosen.choices:
-            with job.timed("gate"):
-                chosen.choices[str(device)] = self._choose(chosen, prepared, device)
-        return chosen.choices[str(device)]
+    def _choice(self, model: Chosen, device: Device) -> Choice:
+        """Return what computes a model on a device, chosen on first use."""
+        key = model.sha256, str(device)
+        with self._choosing:
+            if key not in self._choices:
+                backend, precision = self._asked
+                if device not in self.pool.devices:  # after one was lost
+                    backend, precision = AUTO, AUTO
+                loaded = model.load()
+                self._choices[key] = choose(
+                    loaded,
+                    device,
+                    precision=precision,
+                    backend=backend,
+                    probes=lambda: golden.of(loaded),
+                    notify=self._notify,
+                )
+            return self._choices[key]
 
-    def _choose(
-        self, chosen: Chosen, prepared: Prepared, device: torch.device
-    ) -> Choice:
-        """Choose what computes a model on a device, as the folder's record has it."""
-        wanted = self._settings
-        backend, precision = wanted.backend, wanted.precision
-        if device not in self.devices:  # after one was lost
-            backend, precision = AUTO, AUTO
-        key = _key(chosen, device, backend, precision)
-        model = chosen.load()
-        kept = self._log.kept_choice(key)
-        if kept is not None:
-            known = _as_kept(chosen, device, kept)
-            if known is not None:
-                return known
-        count = CALIBRATION_SLICES if precision == "int8" else PROBE_SLICES
-        tried = probe(prepared, model, chosen.views, count)
-        made = choose(model, device, precision, tried, backend)
-        mine = _record(made)
-        if mine["precision"] in NOT_KEPT:
-            return made
-        agreed = self._log.keep_choice(key, mine)
-        if agreed == mine:
-            return made
-        # Another run into the folder, or another GPU of this one, was first.
-        return _as_kept(chosen, device, agreed) or made
+    def _reference(self, model: Chosen, device: Device) -> Runtime:
+        return reference(model.load(), device)
 
-    def facts(self, choice: Choice | None) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Return what the run's record says of what computed."""
+        choice = self.choice
         return {
             "backend": choice.runtime.backend if choice else "torch",
-            "device": choice.runtime.device if choice else str(self.devices[0]),
+            "device": choice.runtime.device if choice else str(self.pool.devices[0]),
             "precision": choice.runtime.precision if choice else None,
             "gate": choice.gate.as_json() if choice and choice.gate else None,
             "backend_reason": choice.reason if choice else "nothing to compute",
             "tried": [one.as_json() for one in choice.tried] if choice else [],
-            "devices": [str(device) for device in self.devices],
+            "devices": [str(device) for device in self.pool.devices],
         }
-
-
-NOT_KEPT = ("int8",)
-"""Precisions that are calibrated on the scans at hand, in every run anew."""
-
-
-def _key(
-    chosen: Chosen, device: torch.device, backend: str, precision: str
-) -> dict[str, Any]:
-    """Return all that a choice belongs to; where any of it differs it is made anew."""
-    return {
-        "model_sha256": chosen.sha256,
-        "device": devices.kind(device),
-        "asked": [backend, precision],
-        "version": __version__,
-        "installed": [
-            f"{row.name} {row.version()}"
-            for row in backends.BACKENDS.values()
-            if row.missing() is None
-        ],
-    }
-
-
-def _record(choice: Choice) -> dict[str, Any]:
-    return {
-        "backend": choice.runtime.backend,
-        "precision": choice.runtime.precision,
-        "refused": choice.refused,
-        "reason": choice.reason,
-        "gate": choice.gate.as_json() if choice.gate else None,
-    }
-
-
-def _as_kept(
-    chosen: Chosen, device: torch.device, kept: Mapping[str, Any]
-) -> Choice | None:
-    """Return the choice that the record keeps; None if it cannot be had any more."""
-    try:
-        row = backends.find(str(kept["backend"]))
-        runtime = row.load(chosen.load(), device, str(kept["precision"]))
-        passed = Gate.from_json(kept["gate"]) if kept["gate"] else None
-    except Exception:  # noqa: BLE001  a library may raise anything; then choose anew
-        return None
-    reason = f"as the first run into this folder chose: {kept['reason']}"
-    return Choice(runtime, passed, reason, refused=bool(kept["refused"]))
 
 
 def summary(by: Sequence[Computed]) -> dict[str, str]:

@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from engines.arrays import on_device, to_numpy
 from engines.runtimes.runtime import Runtime
 
 STEP = 0.75
@@ -27,7 +26,7 @@ def probabilities(
     edge: int,
     empty: float,
     told: Callable[[str], None] = lambda _: None,
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Return the weighted mean of the cubes' foreground probabilities.
 
     Cubes that hold nothing but ``empty`` are left out.
@@ -44,8 +43,8 @@ def probabilities(
         (classes - 1, R, A, S), float32; the background's share is what is missing
         to 1.
     """
-    total = torch.zeros((classes - 1, *prepared.shape))
-    weight = torch.zeros(prepared.shape)
+    total = np.zeros((classes - 1, *prepared.shape), np.float32)
+    weight = np.zeros(prepared.shape, np.float32)
     window = weights(edge)
     found = list(places(prepared.shape, edge))
     for number, place in enumerate(found):
@@ -55,11 +54,13 @@ def probabilities(
         cube = np.full((edge,) * 3, np.float32(empty))
         inside = tuple(slice(0, n) for n in prepared[place].shape)
         cube[inside] = prepared[place]
-        given = runtime.predict(torch.from_numpy(cube)[None, None])[0].cpu()
+        given = runtime.predict(on_device(cube[None, None], runtime.device))
         seen = window[inside]
-        total[(slice(None), *place)] += given[(slice(1, None), *inside)] * seen
+        share = to_numpy(given)[(0, slice(1, None), *inside)]
+        total[(slice(None), *place)] += share * seen
         weight[place] += seen
-    return total.div_(weight.clamp(min=1e-6))
+    total /= np.maximum(weight, np.float32(1e-6))
+    return total
 
 
 def places(shape: tuple[int, ...], edge: int) -> Iterator[Place]:
@@ -67,15 +68,20 @@ def places(shape: tuple[int, ...], edge: int) -> Iterator[Place]:
     yield from itertools.product(*(_along(size, edge) for size in shape))
 
 
-def weights(edge: int) -> Tensor:
+def weights(edge: int) -> NDArray[np.float32]:
     """Return what each voxel of a cube counts, (edge, edge, edge)."""
     middle = (edge - 1) / 2
-    apart = (torch.arange(edge) - middle).abs() / max(middle, 1)
-    side = torch.exp(np.log(LEAST_WEIGHT) / 3 * apart.square())
-    return side[:, None, None] * side[:, None] * side
+    apart = np.abs(np.arange(edge) - middle) / max(middle, 1)
+    side = np.exp(np.log(LEAST_WEIGHT) / 3 * np.square(apart))
+    shares: NDArray[np.float32] = (side[:, None, None] * side[:, None] * side).astype(
+        np.float32
+    )
+    return shares
 
 
-def middle(prepared: NDArray[np.float32], edge: int, empty: float) -> Tensor:
+def middle(
+    prepared: NDArray[np.float32], edge: int, empty: float
+) -> NDArray[np.float32]:
     """Return for the gate the cube with most above ``empty``, as a batch of one."""
     best = max(
         places(prepared.shape, edge),
@@ -83,7 +89,7 @@ def middle(prepared: NDArray[np.float32], edge: int, empty: float) -> Tensor:
     )
     cube = np.full((edge,) * 3, np.float32(empty))
     cube[tuple(slice(0, n) for n in prepared[best].shape)] = prepared[best]
-    return torch.from_numpy(cube)[None, None]
+    return cube[None, None]
 
 
 def _along(size: int, edge: int) -> list[slice]:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
+from array_api_compat import device
 from numpy.typing import NDArray
-from torch import Tensor
 
+from engines.arrays import Array, namespace, to_numpy
 from engines.runtimes.runtime import Runtime
 from engines.segment import clean, locate, views, windows
 from engines.segment.slices import Frame
@@ -19,7 +19,7 @@ SEEN = 0.5
 
 
 def probabilities(
-    prepared: Tensor,
+    prepared: Array,
     runtime: Runtime,
     planes: Sequence[str],
     *,
@@ -28,7 +28,7 @@ def probabilities(
     spacing_mm: tuple[float, float, float],
     seen: NDArray[np.bool_] | None = None,
     told: Callable[[str], None] = lambda _: None,
-) -> Tensor:
+) -> Array:
     """Return the mean over ``planes`` of the foreground probabilities.
 
     Every view is computed about what was seen of the spine before it.
@@ -45,18 +45,21 @@ def probabilities(
         background's share is what is missing to 1. Where a view did not look it
         counts as background.
     """
-    total = torch.zeros((classes - 1, *prepared.shape), device=prepared.device)
+    xp = namespace(prepared)
+    total = xp.zeros(
+        (classes - 1, *prepared.shape), dtype=xp.float32, device=device(prepared)
+    )
     for view in sorted(planes, key=FIRST.index):
         told(view)
         stacked = views.stack(prepared, view)
         looked = _windows(seen, view, spacing_mm, frame, stacked.shape)
-        target = torch.movedim(total, 1 + views.NORMALS[view], 1)
+        target = xp.moveaxis(total, 1 + views.NORMALS[view], 1)
         numbers, rows, columns = looked.places()
         for which, batch in looked.batches(stacked, frame):
             found = frame.take(runtime.predict(batch), looked.size)
             for number, one in zip(which, found[:, 1:], strict=True):
                 target[:, numbers[number], rows[number], columns[number]] += one
-        seen = _spine((total.sum(dim=0) > SEEN).cpu().numpy(), spacing_mm)
+        seen = _spine(to_numpy(xp.sum(total, axis=0) > SEEN), spacing_mm)
     total /= len(planes)
     return total
 

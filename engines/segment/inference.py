@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from engines import labels
+from engines.arrays import on_device, to_numpy
 from engines.geometry import Grid, cropped
 from engines.networks.manifest import Manifest, Model
 from engines.preprocess import orient, resample
@@ -113,7 +113,7 @@ def probe(
     model: Model,
     planes: Sequence[str],
     count: int = PROBE_SLICES,
-) -> list[torch.Tensor]:
+) -> list[NDArray[np.float32]]:
     """Return for the gate what the network is tried on.
 
     It is a batch (N, 1, H, W) per view of slices through the middle of the bone, where
@@ -127,14 +127,14 @@ def probe(
     weight = prepared.hu > BONE_HU if of_ct else prepared.values - prepared.empty
     chosen = []
     for view in planes:
-        stacked = views.stack(torch.from_numpy(prepared.values), view)
+        stacked = views.stack(prepared.values, view)
         across = tuple(axis for axis in range(3) if axis != views.NORMALS[view])
         below = np.cumsum(weight.sum(axis=across, dtype=np.float64))
         low, high = AROUND_THE_MIDDLE[view]
         shares = low + (high - low) * (np.arange(count) + 0.5) / count
         places = np.searchsorted(below, shares * below[-1])
         kept = np.unique(np.minimum(places, len(stacked) - 1))
-        chosen.append(frame.put(stacked[torch.from_numpy(kept)]))
+        chosen.append(frame.put(stacked[kept]))
     return chosen
 
 
@@ -156,7 +156,7 @@ class Inferred:
     """
 
     box: locate.Box
-    probability: torch.Tensor
+    probability: NDArray[np.float32]
     device: str
     named: levels.Opinion | None = None
 
@@ -207,7 +207,7 @@ def around_spine(prepared: Prepared, found: Inferred, recipe: Recipe) -> Prepare
         recipe: of the guided network.
     """
     spine = np.zeros(prepared.grid.shape, bool)
-    spine[found.box] = (found.probability.sum(dim=0) > locate.SURE).numpy()
+    spine[found.box] = found.probability.sum(axis=0) > locate.SURE
     spacing_mm = prepared.grid.spacing_mm
     margins = [round(AROUND_MM / mm) for mm in spacing_mm]
     (sides,) = ndimage.find_objects(spine.astype(np.uint8))
@@ -271,7 +271,11 @@ def label(
 
 
 def _on_native_grid(
-    part: Prepared, probability: torch.Tensor, device: str, *, mark_uncertain: bool
+    part: Prepared,
+    probability: NDArray[np.float32],
+    device: str,
+    *,
+    mark_uncertain: bool,
 ) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
     """Return the labels on the scan's canonical grid, interpolated by ``device``.
 
@@ -281,7 +285,7 @@ def _on_native_grid(
 
     def on(place: str) -> NDArray[np.uint8]:
         return native.labels(
-            probability.to(place),
+            on_device(probability, place),
             part.grid,
             part.canonical,
             mark_uncertain=mark_uncertain,
@@ -303,16 +307,16 @@ def _from_slices(
     runtime: Runtime,
     planes: Sequence[str],
     told: Callable[[str], None],
-) -> tuple[locate.Box, torch.Tensor]:
+) -> tuple[locate.Box, NDArray[np.float32]]:
     """Return a box about the spine and probabilities (classes - 1, R, A, S) in it."""
     frame = frame_for(model, prepared)
     spacing_mm = prepared.grid.spacing_mm
     told("locate")
-    values = torch.from_numpy(prepared.values).to(runtime.device)
+    values = on_device(prepared.values, runtime.device)
     found = locate.spine(values, runtime, planes, spacing_mm, frame)
     box, seen = found.box, found.seen
     for left in reversed(range(1 + MOST_WIDENED)):
-        probability = fuse.probabilities(
+        computed = fuse.probabilities(
             values[box],
             runtime,
             planes,
@@ -321,8 +325,9 @@ def _from_slices(
             spacing_mm=spacing_mm,
             seen=seen,
             told=told,
-        ).cpu()
-        spine = (probability.sum(dim=0) > locate.SURE).numpy()
+        )
+        probability = to_numpy(computed)
+        spine = probability.sum(axis=0) > locate.SURE
         wider = locate.outgrown(spine, box, prepared.grid.shape, spacing_mm)
         if wider is None or not left:
             break

@@ -18,12 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
-from torch.nn import functional
+from skimage.segmentation import watershed
 
 from engines import labels
 
@@ -101,7 +98,7 @@ class Opinion:
             axes are the same.
     """
 
-    probability: Tensor
+    probability: NDArray[np.float32]
     to_own: NDArray[np.float64]
 
     def within(self, box: tuple[slice, ...]) -> "Opinion":
@@ -120,17 +117,15 @@ class Opinion:
             (levels, N).
         """
         own = voxels @ self.to_own[:3, :3].T + self.to_own[:3, 3]
-        size = np.array(self.probability.shape[1:])
-        unit = 2 * own / np.maximum(size - 1, 1) - 1
-        points = torch.from_numpy(unit[:, ::-1].astype(np.float32).copy())
-        taken = functional.grid_sample(
-            self.probability[None],
-            points[None, None, None],
-            align_corners=True,
-            padding_mode="border",
-        )[0, :, 0, 0].numpy()
         among = [labels.class_of(v.id, labels.VERTEBRA_CLASSES) - 1 for v in LADDER]
-        share = taken[among].astype(np.float64)
+        share = np.stack(
+            [
+                ndimage.map_coordinates(
+                    self.probability[channel], own.T, np.float64, 1, mode="nearest"
+                )
+                for channel in among
+            ]
+        )
         share = (share + LEAST / len(LADDER)) / (share.sum(axis=0) + LEAST)
         even = NAMED_DOUBT / len(LADDER)
         logarithm: Places = np.log((1 - NAMED_DOUBT) * share + even)
@@ -152,14 +147,14 @@ LADDER = _ladder()
 
 
 def settle(
-    probability: Tensor,
+    probability: NDArray[np.float32],
     classes: Mapping[str, int],
     spacing: Spacing,
     hu: NDArray[np.float32] | None = None,
     *,
     into: Mapping[str, int] | None = None,
     second: Opinion | None = None,
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Give each voxel of the spine the class of its vertebra alone.
 
     Args:
@@ -174,12 +169,12 @@ def settle(
     Returns:
         (number of ``into`` - 1, R, A, S).
     """
-    whole = probability.sum(dim=0)
-    spine = (whole > SURE).numpy()
+    whole = probability.sum(axis=0)
+    spine = whole > SURE
     given = classes if into is None else into
     settled = probability
     if into is not None:
-        settled = torch.zeros((max(into.values()), *whole.shape))
+        settled = np.zeros((max(into.values()), *whole.shape), np.float32)
     if not spine.any():
         return settled
     box = tuple(
@@ -196,15 +191,16 @@ def settle(
     channel = np.zeros(max(level.id for level in LADDER) + 1, np.int64)
     for level in LADDER:
         channel[level.id] = labels.class_of(level.id, given) - 1
-    place = torch.from_numpy(channel[found[tuple(nearest)]])[None]
+    place = channel[found[tuple(nearest)]][None]
     part = settled[(slice(None), *box)]
-    part.copy_(torch.zeros_like(part).scatter_(0, place, whole[box][None]))
+    part[:] = 0
+    np.put_along_axis(part, place, whole[box][None], axis=0)
     return settled
 
 
 def vertebrae(
     spine: Mask,
-    opinion: Tensor,
+    opinion: NDArray[np.float32],
     classes: Mapping[str, int],
     spacing: Spacing,
     hu: NDArray[np.float32] | None = None,
@@ -225,7 +221,7 @@ def vertebrae(
     core = depth >= min(CORE_MM, 0.6 * float(depth.max()))
     voxels = np.argwhere(core)
     place = _along(core, voxels, spacing)
-    share = opinion[:, *voxels.T].numpy()
+    share = opinion[:, *voxels.T]
     whole = share.sum(axis=0)
     share = share / np.maximum(whole, LEAST)
     channels = [labels.class_of(level.id, classes) - 1 for level in LADDER]
@@ -360,10 +356,6 @@ def _likely(step: int, length: Places, scale: float) -> Places:
 
 def _grown(seeds: NDArray[np.uint8], spine: Mask, depth: Places) -> NDArray[np.uint8]:
     """Return ``seeds`` grown over ``spine``, where bone is deep first."""
-    height = sitk.GetImageFromArray((-depth).astype(np.float32))
-    marks = sitk.GetImageFromArray(seeds)
-    flooded = sitk.MorphologicalWatershedFromMarkers(
-        height, marks, markWatershedLine=False, fullyConnected=True
-    )
-    found: NDArray[np.uint8] = sitk.GetArrayFromImage(flooded) * spine
+    flooded = watershed((-depth).astype(np.float32), seeds, connectivity=3)
+    found: NDArray[np.uint8] = flooded.astype(np.uint8) * spine
     return found

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from array_api_compat import device
 from numpy.typing import NDArray
-from torch import Tensor
 
+from engines.arrays import Array, namespace, to_numpy
 from engines.runtimes.runtime import Runtime
 from engines.segment import clean, slices, views
 from engines.segment.slices import Frame
@@ -60,7 +60,7 @@ class Located:
 
 
 def spine(
-    prepared: Tensor,
+    prepared: Array,
     runtime: Runtime,
     planes: Sequence[str],
     spacing_mm: tuple[float, float, float],
@@ -73,15 +73,16 @@ def spine(
     every = max(1, round(EVERY_MM / spacing_mm[across]))
     first = (len(stacked) - 1) % every // 2
     chosen = stacked[first::every]
-    found = torch.zeros(chosen.shape, dtype=torch.bool, device=prepared.device)
+    xp = namespace(prepared)
+    found = xp.zeros(chosen.shape, dtype=xp.bool, device=device(prepared))
     for index, batch in slices.batches(chosen, frame):
         given = frame.take(runtime.predict(batch), chosen.shape[1:])
-        found[index] = given[:, 1:].sum(dim=1) > SURE
-    if int(found.sum()) < LEAST_VOXELS:
+        found[index] = xp.sum(given[:, 1:], axis=1) > SURE
+    if int(xp.sum(found)) < LEAST_VOXELS:
         return Located(WHOLE, None)
     steps = [every if axis == across else 1 for axis in range(3)]
     seen = _of_spine(
-        torch.movedim(found, 0, across).cpu().numpy(),
+        np.moveaxis(to_numpy(found), 0, across),
         tuple(mm * step for mm, step in zip(spacing_mm, steps, strict=True)),
     )
     nearest = np.rint((np.arange(len(stacked)) - first) / every).astype(int)

@@ -12,7 +12,6 @@ from engines.found import Found
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model, read_manifest
 from engines.preprocess.modality import recognise, require_known, sidecar_modality
-from engines.runtimes.choose import Choice
 from engines.segment import views
 from engines.volume import Volume
 
@@ -29,7 +28,6 @@ class Chosen:
         manifest: what the file says of itself.
         sha256: of the file.
         views: planes in which it segments.
-        choices: device -> how it is computed there, once it was tried on a scan.
         guide: the model that finds the spine whose vertebrae this one tells apart.
     """
 
@@ -37,25 +35,19 @@ class Chosen:
     manifest: Manifest
     sha256: str
     views: tuple[str, ...]
-    choices: dict[str, Choice] = field(default_factory=dict)
     guide: "Chosen | None" = None
     _model: Model | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    @property
-    def choice(self) -> Choice | None:
-        """Return how it was computed first."""
-        return next(iter(self.choices.values()), None)
-
     def load(self) -> Model:
-        """Return the network with its weights, from any thread.
+        """Return the model, proven intact, from any thread; its network comes later.
 
         Raises:
             ModelFileError: the file is damaged.
         """
         with self._lock:
             if self._model is None:
-                self._model = shelf.load(str(self.path))
+                self._model = shelf.open(str(self.path))
             return self._model
 
     @property
@@ -96,8 +88,18 @@ def pick(name: str, planes: str | None) -> dict[str, Chosen]:
     """
     if name == shelf.AUTO:
         return _defaults(planes)
-    one = _chosen(shelf.locate(name), planes)
+    one = named(name, planes)
     return {one.manifest.modality: one}
+
+
+def named(name: str, planes: str | None = None) -> Chosen:
+    """Return the model of a name or a path, with its guide.
+
+    Raises:
+        UnknownModelError, ModelFileError: it cannot be used.
+        SettingsError: the views make no sense for it.
+    """
+    return _chosen(shelf.locate(name), planes)
 
 
 def for_scan(

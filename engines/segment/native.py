@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from array_api_compat import device
 from numpy.typing import NDArray
-from torch import Tensor
 
+from engines.arrays import Array, beside, namespace, to_numpy
 from engines.geometry import Grid
 from engines.preprocess import resample
 
@@ -36,9 +36,9 @@ class _Reach:
 
     here: tuple[slice, slice, slice]
     there: tuple[slice, slice, slice]
-    weights: tuple[Tensor, Tensor, Tensor]
+    weights: tuple[Array, Array, Array]
 
-    def part(self, share: Tensor, rows: slice) -> tuple[slice, Tensor]:
+    def part(self, share: Array, rows: slice) -> tuple[slice, Array]:
         """Interpolate a class's ``share`` (R, A, S) to those of ``rows`` it reaches.
 
         Returns:
@@ -49,18 +49,20 @@ class _Reach:
         start = max(rows.start, self.there[0].start)
         stop = min(rows.stop, self.there[0].stop)
         if start >= stop:
-            return slice(start, start), share.new_empty((0, 0, 0))
+            return slice(start, start), share[:0, :0, :0]
+        xp = namespace(share)
         own = first[start - self.there[0].start : stop - self.there[0].start]
-        used = torch.nonzero(own.sum(dim=0) > 0).ravel()
+        (used,) = xp.nonzero(xp.sum(own, axis=0) > 0)
         low, high = int(used[0]), int(used[-1]) + 1
         cropped = share[self.here][low:high]
         between = second @ (cropped @ third.T)
-        flat = own[:, low:high] @ between.reshape(high - low, -1)
-        return slice(start, stop), flat.reshape(stop - start, *between.shape[1:])
+        flat = own[:, low:high] @ xp.reshape(between, (high - low, -1))
+        shape = (stop - start, *between.shape[1:])
+        return slice(start, stop), xp.reshape(flat, shape)
 
 
 def labels(
-    probability: Tensor, source: Grid, target: Grid, *, mark_uncertain: bool = False
+    probability: Array, source: Grid, target: Grid, *, mark_uncertain: bool = False
 ) -> NDArray[np.uint8]:
     """Return the winning class of each voxel of ``target``.
 
@@ -69,7 +71,7 @@ def labels(
     resolution.
 
     Args:
-        probability: (classes - 1, R, A, S) on ``source``, on any device; the
+        probability: (classes - 1, R, A, S) on ``source``, of any device; the
             background's share is what is missing to 1.
         target: a grid along the same axes.
         mark_uncertain: label voxels between ``SURE`` as ``UNCERTAIN``.
@@ -78,9 +80,13 @@ def labels(
         (I, J, K) of ``target``, uint8 class indices.
     """
     found = np.zeros(target.shape, np.uint8)
-    somewhere = probability.sum(dim=0) > NOTHING
-    matrices = [m.to(probability.device) for m in resample.matrices(source, target)]
-    reaches = [_reach((one > 0) & somewhere, matrices) for one in probability]
+    xp, place_of = namespace(probability), device(probability)
+    somewhere = xp.sum(probability, axis=0) > NOTHING
+    matrices = [beside(m, probability) for m in resample.matrices(source, target)]
+    reaches = [
+        _reach((probability[n] > 0) & somewhere, matrices)
+        for n in range(probability.shape[0])
+    ]
     reached = [reach for reach in reaches if reach is not None]
     if not reached:
         return found
@@ -97,45 +103,46 @@ def labels(
     for start in range(around[0].start, around[0].stop, slab):
         rows = slice(start, min(start + slab, around[0].stop))
         shape = (rows.stop - rows.start, wide, deep)
-        total, best = probability.new_zeros((2, *shape)).unbind()
-        winner = torch.zeros(shape, dtype=torch.uint8, device=probability.device)
-        for index, (share, reach) in enumerate(zip(probability, reaches, strict=True)):
+        total = xp.zeros(shape, dtype=probability.dtype, device=place_of)
+        best = xp.zeros(shape, dtype=probability.dtype, device=place_of)
+        winner = xp.zeros(shape, dtype=xp.uint8, device=place_of)
+        for index, reach in enumerate(reaches):
             if reach is None:
                 continue
-            own, part = reach.part(share, rows)
+            own, part = reach.part(probability[index], rows)
             place = (
                 _within(own, rows),
                 _within(reach.there[1], columns),
                 _within(reach.there[2], depth),
             )
-            if len(part):
+            if part.shape[0]:
                 total[place] += part
-                better = part > best[place]
-                winner[place].masked_fill_(better, index + 1)
-                torch.maximum(best[place], part, out=best[place])
-        winner.mul_(best > 1 - total)
+                winner[place][part > best[place]] = index + 1
+                best[place] = xp.maximum(best[place], part)
+        winner[best <= 1 - total] = 0
         if mark_uncertain:
             winner[(total > SURE[0]) & (total < SURE[1])] = UNCERTAIN
-        found[rows, columns, depth] = winner.cpu().numpy()
+        found[rows, columns, depth] = to_numpy(winner)
     return found
 
 
-def _reach(inside: Tensor, matrices: Sequence[Tensor]) -> _Reach | None:
+def _reach(inside: Array, matrices: Sequence[Array]) -> _Reach | None:
     """Return where a class is and what it reaches; None if it is nowhere."""
+    xp = namespace(inside)
     here, there, weights = [], [], []
     for axis, matrix in enumerate(matrices):
-        others = [a for a in range(3) if a != axis]
-        held = torch.nonzero(inside.any(dim=others[1]).any(dim=others[0])).ravel()
-        if not len(held):
+        others = tuple(a for a in range(3) if a != axis)
+        (held,) = xp.nonzero(xp.any(inside, axis=others))
+        if not held.shape[0]:
             return None
         box = slice(int(held[0]), int(held[-1]) + 1)
-        reached = torch.nonzero(matrix[:, box].sum(dim=1) > 0).ravel()
-        if not len(reached):
+        (reached,) = xp.nonzero(xp.sum(matrix[:, box], axis=1) > 0)
+        if not reached.shape[0]:
             return None
         out = slice(int(reached[0]), int(reached[-1]) + 1)
         here.append(box)
         there.append(out)
-        weights.append(matrix[out, box].contiguous())
+        weights.append(xp.asarray(matrix[out, box], copy=True))
     return _Reach(
         (here[0], here[1], here[2]),
         (there[0], there[1], there[2]),

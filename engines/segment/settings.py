@@ -8,7 +8,7 @@ from engines.runtimes import backends
 from engines.runtimes.choose import AUTO, PRECISIONS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentSettings:
     """How to segment.
 
@@ -31,6 +31,7 @@ class SegmentSettings:
         exclude: globs of names to leave out.
         vertebrae: number single vertebrae where the model tells regions.
         modality: what the scans are, ``ct`` or ``mr``; None lets each tell.
+        verify: compare with torch in float32 on slices of every scan.
     """
 
     model: str = shelf.AUTO
@@ -48,6 +49,7 @@ class SegmentSettings:
     memory_gib: float | None = None
     vertebrae: bool = False
     modality: str | None = None
+    verify: bool = False
 
     def __post_init__(self) -> None:
         if self.backend != AUTO:

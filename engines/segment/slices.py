@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from array_api_compat import device
+
+from engines.arrays import Array, namespace
 
 BATCH_PIXELS = 8 * 256 * 256
 """Pixels per batch: enough to keep two cores busy, small enough for their caches."""
@@ -47,34 +47,41 @@ class Frame:
         start = max(0, min(start, size - wanted))
         return slice(start, start + wanted)
 
-    def put(self, slices: Tensor) -> Tensor:
-        """Return ``slices`` (N, H, W) as (N, 1, H', W')."""
-        rows, columns = self.margins(slices.shape[1:])
-        return functional.pad(slices[:, None], (*columns, *rows), value=self.empty)
+    def put(self, slices: Array) -> Array:
+        """Return ``slices`` (N, H, W) as (N, 1, H', W'), contiguous."""
+        count, height, width = slices.shape
+        framed = namespace(slices).full(
+            (count, 1, self.full(height), self.full(width)),
+            self.empty,
+            dtype=slices.dtype,
+            device=device(slices),
+        )
+        self.take(framed, (height, width))[:, 0] = slices
+        return framed
 
     def count(self, shape: Sequence[int]) -> int:
         """Return how many slices of ``shape`` (H, W) make a batch."""
         rows, columns = (self.full(size) for size in shape)
         return max(1, BATCH_PIXELS // (rows * columns))
 
-    def take(self, framed: Tensor, shape: Sequence[int]) -> Tensor:
+    def take(self, framed: Array, shape: Sequence[int]) -> Array:
         """Return the part of ``framed`` (N, C, H', W') that is the slice, (H, W)."""
         (top, _), (left, _) = self.margins(shape)
         return framed[:, :, top : top + shape[0], left : left + shape[1]]
 
 
-def batches(slices: Tensor, frame: Frame) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(slices: Array, frame: Frame) -> Iterator[tuple[Array, Array]]:
     """Yield (indices, batch) over ``slices`` (N, H, W), framed.
 
     Slices that hold nothing but ``frame.empty`` are left out.
     """
-    filled = torch.nonzero(is_filled(slices, frame.empty)).ravel()
+    (filled,) = namespace(slices).nonzero(is_filled(slices, frame.empty))
     count = frame.count(slices.shape[1:])
     for start in range(0, len(filled), count):
         index = filled[start : start + count]
         yield index, frame.put(slices[index])
 
 
-def is_filled(slices: Tensor, empty: float) -> Tensor:
+def is_filled(slices: Array, empty: float) -> Array:
     """Say of each of ``slices`` (N, H, W) whether it holds more than ``empty``."""
-    return (slices != empty).any(dim=2).any(dim=1)
+    return namespace(slices).any(slices != empty, axis=(1, 2))

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from torch import Tensor
-
+from engines.arrays import Array, namespace
 from engines.errors import SettingsError
 
 NORMALS: Mapping[str, int] = MappingProxyType({"sagittal": 0, "coronal": 1, "axial": 2})
@@ -51,6 +50,6 @@ def resolve(
     return tuple(dict.fromkeys(views))
 
 
-def stack(volume: Tensor, view: str) -> Tensor:
+def stack(volume: Array, view: str) -> Array:
     """Return ``volume`` (R, A, S) as slices (N, H, W) of ``view``, without a copy."""
-    return volume.movedim(NORMALS[view], 0)
+    return namespace(volume).moveaxis(volume, NORMALS[view], 0)

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
+from engines.arrays import Array, namespace
 from engines.segment.slices import Frame, is_filled
 
 MARGIN_MM = 24.0
@@ -50,8 +49,8 @@ class Windows:
     size: tuple[int, int]
 
     def batches(
-        self, stacked: Tensor, frame: Frame
-    ) -> Iterator[tuple[list[int], Tensor]]:
+        self, stacked: Array, frame: Frame
+    ) -> Iterator[tuple[list[int], Array]]:
         """Yield (which windows, framed batch) over ``stacked`` (N, H, W).
 
         Slices that hold nothing but ``frame.empty`` are left out.
@@ -62,7 +61,7 @@ class Windows:
         count = frame.count(self.size)
         for start in range(0, len(used), count):
             numbers = used[start : start + count]
-            cut = torch.stack([stacked[places[number]] for number in numbers])
+            cut = namespace(stacked).stack([stacked[places[n]] for n in numbers])
             yield numbers, frame.put(cut)
 
     def places(self) -> tuple[list[int], list[slice], list[slice]]:

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import SettingsError, TrainingError
+from engines.errors import SettingsError, SpineError, TrainingError
 from engines.files import require_writable, sweep, write_json
 from engines.metrics import overlap, surface
 from engines.metrics.evaluate import plain
 from engines.metrics.inner import FEWEST, inner
 from engines.networks.manifest import load_model, save_model
-from engines.segment.segment import SegmentRun
-from engines.segment.settings import SegmentSettings
+from engines.scans import read_scan
+from engines.segment.segmenter import Segmenter
 from engines.train import loop
 from engines.train.data import Pair, Scans
 from engines.train.losses import IGNORED
@@ -110,7 +110,7 @@ def train(
         model = folder / f"{settings.name}.safetensors"
         for pair in left_out:
             if pair.image is not None:
-                folds.append(_scored(pair, model, folder, alone))
+                folds.append(_scored(pair, model, alone))
                 yield folds[-1]
         write_json(run / FOLDS, summary(folds))
 
@@ -157,18 +157,20 @@ def read(path: Path) -> dict[str, Any]:
     raise SettingsError(msg)
 
 
-def _scored(pair: Pair, model: Path, folder: Path, settings: TrainSettings) -> Fold:
+def _scored(pair: Pair, model: Path, settings: TrainSettings) -> Fold:
     image = pair.image
     if image is None:
         msg = f"{pair.name} has no image"
         raise TrainingError(msg)
-    asked = SegmentSettings(str(model), device=settings.device, force=True)
-    (case,) = SegmentRun([image], folder / "labelled", asked).results()
-    if case.error is not None:
-        msg = f"{pair.name}: {case.error.message}"
-        raise TrainingError(msg, hint=case.error.hint)
-    found = read_mask(Path(case.outputs["spine"]))
-    return fold_of(pair.name, found, read_mask(pair.mask), settings.steps)
+    try:
+        segmenter = Segmenter(model, device=settings.device, force=True)
+        scan = read_scan(image)
+        found = segmenter(scan, name=pair.name)
+    except SpineError as error:
+        msg = f"{pair.name}: {error}"
+        raise TrainingError(msg, hint=error.hint) from error
+    mask = Volume(found.spine, scan.grid)
+    return fold_of(pair.name, mask, read_mask(pair.mask), settings.steps)
 
 
 def fold_of(name: str, found: Volume, truth: Volume, steps: int) -> Fold:

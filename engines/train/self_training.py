@@ -29,18 +29,15 @@ from engines.files import require_writable, sha256_of, sweep, write_json
 from engines.networks import shelf
 from engines.networks.manifest import load_model, save_model
 from engines.preprocess.restore import to_hounsfield
+from engines.results import Problem
 from engines.scans import find_scans, read_scan
 from engines.segment.models import IN_ORDER
-from engines.segment.segment import (
-    MASK_SUFFIX,
-    VERTEBRAE_SUFFIX,
-    SegmentRun,
-)
-from engines.segment.settings import SegmentSettings
+from engines.segment.outputs import MASK_SUFFIX, VERTEBRAE_SUFFIX
+from engines.segment.segmenter import Segmenter
 from engines.train import data, judge, loop
 from engines.train.losses import IGNORED
 from engines.train.settings import UNLABELLED, Source, TrainSettings
-from engines.volume import Volume, read_mask, write_nifti
+from engines.volume import Volume, write_nifti
 
 JUDGED = "judged.json"
 DONE = "done.json"
@@ -183,14 +180,11 @@ def _labelled(
         # What another model said is told apart, as a parent is, by the settings.
         own = f"-{sha256_of(shelf.locate(model))[:12]}" if taught else ""
         masks = (folder / "labelled" / f"{place}{own}").resolve()
-        asked = SegmentSettings(
-            model,
-            device=settings.device,
-            precision="auto",
-            mark_uncertain=True,
-            vertebrae=named,
+        segmenter = Segmenter(
+            model, device=settings.device, mark_uncertain=True, vertebrae=named
         )
-        judged = list(_judged(asked, root / source.path, masks, folder.name))
+        number = int(folder.name.rpartition("-")[2])
+        judged = list(_judged(segmenter, root / source.path, masks, number))
         records += [one.as_json() for one in judged]
         write_json(folder / JUDGED, records)
         kept = replace(
@@ -207,42 +201,58 @@ def _labelled(
 
 
 def _judged(
-    asked: SegmentSettings, scans: Path, masks: Path, name: str
+    segmenter: Segmenter, scans: Path, masks: Path, number: int
 ) -> Iterator[Labelled]:
-    """Label scans as ``asked``, and keep in ``masks`` those masks that are good."""
-    raw = masks.with_name(masks.name + "-raw")
-    number = int(name.rpartition("-")[2])
-    run = SegmentRun([scans], raw, asked)
-    found = {one.name: one for one in find_scans([scans])}
-    named = data.names_of_images(scans)
-    for case in run.results():
-        told = case.name.rsplit("/", 1)[-1]
-        target = masks / (told + (VERTEBRAE_SUFFIX if asked.vertebrae else MASK_SUFFIX))
-        if case.status == "failed" or case.name not in found:
+    """Label scans and keep in ``masks`` those label maps that are good.
+
+    Args:
+        segmenter: that marks what is uncertain.
+        scans: folder of scans called NAME_ct.nii.gz.
+        masks: folder of the label maps.
+        number: of the round.
+    """
+    suffix = VERTEBRAE_SUFFIX if segmenter.numbered else MASK_SUFFIX
+    usable = data.names_of_images(scans)
+    for found in find_scans([scans]):
+        name = found.name.rsplit("/", 1)[-1]
+        target = masks / (name + suffix)
+        judgement, error = None, ""
+        try:
+            if found.problem is not None:
+                raise found.problem
+            if name in usable:
+                scan = read_scan(found)
+                judgement, error = _kept(segmenter, scan, name, target)
+            else:
+                error = "it is not called NAME_ct.nii.gz"
+        except Exception as problem:  # noqa: BLE001  one bad case never stops the others
+            error = Problem.of(problem).message
+        if judgement is None or not judgement.good:
             target.unlink(missing_ok=True)
-            reason = case.error.message if case.error else "it could not be read"
-            yield Labelled(told, number, None, reason)
-            continue
-        if told not in named:
-            yield Labelled(told, number, None, "it is not called NAME_ct.nii.gz")
-            continue
-        kind = "vertebrae" if asked.vertebrae else "spine"
-        mask = read_mask(Path(case.outputs[kind]))
-        if asked.vertebrae and len(_regions(mask)) < 2:
-            target.unlink(missing_ok=True)
-            reason = "vertebrae are counted from where regions meet, and none do"
-            yield Labelled(told, number, None, reason)
-            continue
-        scan = to_hounsfield(read_scan(found[case.name]))
-        judgement = judge.judge(scan, mask)
-        if judgement.good:
-            kept = judge.trusted(mask, judgement).voxels
-            if asked.vertebrae:
-                kept = np.where(kept == 1, mask.voxels, kept)
-            write_nifti(target, kept, mask, mask.provenance)
-        else:
-            target.unlink(missing_ok=True)
-        yield Labelled(told, number, judgement)
+        yield Labelled(name, number, judgement, error)
+
+
+def _kept(
+    segmenter: Segmenter, scan: Volume, name: str, target: Path
+) -> tuple[judge.Judgement | None, str]:
+    """Label a scan, judge the label map and write it if it is good.
+
+    Returns:
+        the judgement, or None and why there is none.
+    """
+    found = segmenter(scan, name=name)
+    mask = scan.with_voxels(found.labels)
+    if segmenter.numbered and len(_regions(mask)) < 2:
+        return None, "vertebrae are counted from where regions meet, and none do"
+    if not segmenter.numbered:
+        mask = scan.with_voxels(found.spine)
+    judgement = judge.judge(to_hounsfield(scan), mask)
+    if judgement.good:
+        kept = judge.trusted(mask, judgement).voxels
+        if segmenter.numbered:
+            kept = np.where(kept == 1, mask.voxels, kept)
+        write_nifti(target, kept, scan, found.provenance)
+    return judgement, ""
 
 
 def _regions(mask: Volume) -> set[str]:

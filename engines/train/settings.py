@@ -211,7 +211,7 @@ AUGMENTATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Name of a kind of change -> the settings that govern it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
     """One training.
 

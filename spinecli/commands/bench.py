@@ -115,13 +115,13 @@ def bench(
         from engines.bench.bench import BenchRun, BenchSettings
 
         settings = BenchSettings(
-            model,
-            against,
-            tuple(backend or ()),
-            tuple(precision or ()),
-            device,
-            repeats,
-            plain,
+            model=model,
+            against=against,
+            backends=tuple(backend or ()),
+            precisions=tuple(precision or ()),
+            device=device,
+            repeats=repeats,
+            plain=plain,
         )
         with progress.batch() as bar:
             work = BenchRun(

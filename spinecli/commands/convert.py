@@ -142,14 +142,14 @@ def convert(
         from engines.convert.convert import ConvertRun, ConvertSettings
 
         settings = ConvertSettings(
-            repairs,
-            name,
-            split,
-            keep_identifiers,
-            jobs,
-            overwrite,
-            tuple(include or ()),
-            tuple(exclude or ()),
+            repairs=repairs,
+            name=name,
+            split=split,
+            keep_identifiers=keep_identifiers,
+            threads=jobs,
+            overwrite=overwrite,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
         )
         if output is None:
             raise typer.BadParameter("OUT is needed to convert to.", param_hint="OUT")

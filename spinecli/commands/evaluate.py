@@ -199,7 +199,13 @@ def evaluate(
             given = robustness_table.both(predictions, truth, others)
             from engines.robustness.robustness import RobustnessSettings
 
-            how = RobustnessSettings(model, tuple(only or ()), inner, seed, device)
+            how = RobustnessSettings(
+                model=model,
+                only=tuple(only or ()),
+                inner=inner,
+                seed=seed,
+                device=device,
+            )
             robustness_table.run(run, *given, how, output, command)
             return
         if only:
@@ -210,8 +216,14 @@ def evaluate(
         from engines.metrics.maps import MapSettings
         from engines.report.evaluation import EvaluateRun, inputs_of
 
-        maps = MapSettings(binary, scheme, truth_scheme, resample, inner)
-        settings = EvaluateSettings(maps, tolerance_mm, slices)
+        maps = MapSettings(
+            binary=binary,
+            scheme=scheme,
+            truth_scheme=truth_scheme,
+            resample=resample,
+            inner=inner,
+        )
+        settings = EvaluateSettings(maps=maps, tolerance=tolerance_mm, slices=slices)
         work = EvaluateRun(
             inputs_of(predictions, truth, pairs),
             settings,

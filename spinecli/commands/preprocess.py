@@ -221,16 +221,16 @@ def preprocess(
         )
         mapping = masks.choose(binary=binary, classes=classes)
         settings = PrepareSettings(
-            how,
-            mapping,
-            scheme,
-            slices,
-            file_format,
-            split,
-            seed,
-            jobs,
-            overwrite,
-            layout,
+            recipe=how,
+            classes=mapping,
+            scheme=scheme,
+            slices=slices,
+            format=file_format,
+            split=split,
+            seed=seed,
+            threads=jobs,
+            overwrite=overwrite,
+            layout=layout,
             modality_told=recipe is None and modality is None,
             said=modality or "",
         )

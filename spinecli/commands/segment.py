@@ -33,8 +33,9 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="PRECISION",
-        help="float32, bfloat16, float16, int8, or auto: the fastest that labels "
-        "probe slices as float32 does. int8 has to be asked for.",
+        help="float32, bfloat16, float16, int8, or auto: the first, of those that are "
+        "usually fastest, that labels the model's golden probes as float32 does. "
+        "int8 has to be asked for.",
     ),
 ]
 Backend = Annotated[
@@ -43,7 +44,8 @@ Backend = Annotated[
         "--backend",
         metavar="NAME",
         help="What computes: torch, openvino, tensorrt, tensorrt-rtx, or auto: the "
-        "fastest that is installed and labels as torch in float32 does.",
+        "first in a fixed order that is installed and labels the model's golden "
+        "probes as torch in float32 does ('spine doctor' shows which).",
     ),
 ]
 RequireGpu = Annotated[
@@ -79,6 +81,14 @@ MarkUncertain = Annotated[
         help="Write 255 where the network is not sure, for training on the masks.",
     ),
 ]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Compare with torch in float32 on slices of every scan; where they differ "
+        "torch computes the scan, with a warning.",
+    ),
+]
 
 
 def segment(
@@ -92,6 +102,7 @@ def segment(
     backend: Backend = "auto",
     precision: Precision = "auto",
     require_gpu: RequireGpu = False,
+    verify: Verify = False,
     memory: Memory = None,
     jobs: options.Jobs = 2,
     include: options.Include = None,
@@ -121,28 +132,36 @@ def segment(
     _seg- or _msk) are left out.
     """
     with render.command("segment", as_json=as_json) as run:
-        from engines.segment.segment import SegmentRun
+        from engines.segment.run import SegmentRun
         from engines.segment.settings import SegmentSettings
 
         settings = SegmentSettings(
-            model,
-            views,
-            device,
-            precision,
-            jobs,
-            overwrite,
-            force,
-            mark_uncertain,
-            tuple(include or ()),
-            tuple(exclude or ()),
-            backend,
-            require_gpu,
-            None if memory is None else options.gibibytes(memory),
+            model=model,
+            views=views,
+            device=device,
+            precision=precision,
+            threads=jobs,
+            overwrite=overwrite,
+            force=force,
+            mark_uncertain=mark_uncertain,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            backend=backend,
+            require_gpu=require_gpu,
+            memory_gib=None if memory is None else options.gibibytes(memory),
             modality=modality,
+            verify=verify,
         )
         with progress.batch() as bar:
             command = shlex.join(["spine", *sys.argv[1:]])
-            work = SegmentRun(scans, output, settings, command=command, told=bar.stage)
+            work = SegmentRun(
+                scans,
+                output,
+                settings,
+                command=command,
+                told=bar.stage,
+                notify=render.say,
+            )
             bar.expect(len(work.found))
             run.facts["dry_run"] = dry_run
             run.describe(work.facts)

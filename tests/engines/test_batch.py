@@ -236,7 +236,7 @@ app.main()
 """
 
 
-SEGMENT = ("segment", "engines.segment.segment", "a/a_seg-spine_msk.nii.gz")
+SEGMENT = ("segment", "engines.segment.run", "a/a_seg-spine_msk.nii.gz")
 PREPARE = ("preprocess", "engines.preprocess.tree", "a_ct.nii.gz")
 
 

@@ -12,7 +12,7 @@ from engines import extent
 from engines.errors import MemoryLimitError, UnreadableError, UnsupportedError
 from engines.extent import Extent
 from engines.scans import find_scans, read_case, read_scan
-from engines.segment.segment import FOOTPRINT, footprint
+from engines.segment.run import FOOTPRINT, footprint
 from engines.volume import Volume, extent_of, read_mask, write_nifti
 from tests import phantoms
 

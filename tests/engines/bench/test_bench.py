@@ -184,7 +184,7 @@ def test_a_scan_of_another_modality_is_refused(
 
 def test_the_plain_way_needs_slices() -> None:
     with pytest.raises(SettingsError, match="sees cubes"):
-        BenchRun([CROP], BenchSettings("mru-net-3d", plain=True))
+        BenchRun([CROP], BenchSettings(model="mru-net-3d", plain=True))
 
 
 def test_without_scans_it_is_the_phantom(monkeypatch: pytest.MonkeyPatch) -> None:

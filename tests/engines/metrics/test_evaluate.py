@@ -55,7 +55,9 @@ def score(
     slices: bool = False,
     **maps: Any,
 ) -> CaseResult:
-    settings = EvaluateSettings(MapSettings(**maps), tolerance, slices)
+    settings = EvaluateSettings(
+        maps=MapSettings(**maps), tolerance=tolerance, slices=slices
+    )
     (result,) = evaluate([Pair("a", truth, prediction)], settings)
     return result
 
@@ -666,7 +668,9 @@ def test_a_failed_case_is_in_every_file_but_nnunet_s(tmp_path: Path) -> None:
 
 
 def test_the_settings_are_in_the_record(tmp_path: Path) -> None:
-    settings = EvaluateSettings(MapSettings(scheme="spider"), 2.0, slices=True)
+    settings = EvaluateSettings(
+        maps=MapSettings(scheme="spider"), tolerance=2.0, slices=True
+    )
 
     write_report(tmp_path, [], settings)
 

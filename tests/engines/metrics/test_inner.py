@@ -66,7 +66,7 @@ def score(tmp_path: Path, prediction: Any, truth: Any, kind: str = "spine") -> A
         path = tmp_path / f"{name}.nii.gz"
         paths.append(phantoms.write_nifti(path, phantoms.volume(voxels)))
     pair = Pair("a", paths[1], paths[0])
-    (case,) = evaluate([pair], EvaluateSettings(MapSettings(inner=True)))
+    (case,) = evaluate([pair], EvaluateSettings(maps=MapSettings(inner=True)))
     return case
 
 

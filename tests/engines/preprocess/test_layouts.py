@@ -34,7 +34,7 @@ from engines.volume import Volume, read_mask
 from tests import data_sets, phantoms
 from tests.data_sets import MAKERS, Made
 
-SETTINGS = PrepareSettings(recipe.adjusted(None), threads=1)
+SETTINGS = PrepareSettings(recipe=recipe.adjusted(None), threads=1)
 
 
 def settings_for(layout: str, scheme: str | None = None) -> PrepareSettings:

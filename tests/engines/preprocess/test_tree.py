@@ -17,7 +17,7 @@ from engines.results import CaseResult
 from engines.volume import Volume, read_mask
 from tests import phantoms
 
-SETTINGS = PrepareSettings(recipe.adjusted("chasppra-2023", size=32))
+SETTINGS = PrepareSettings(recipe=recipe.adjusted("chasppra-2023", size=32))
 
 
 def add(folder: Path, name: str, ending: str = "_ct", ids: int = 20) -> Path:
@@ -135,7 +135,7 @@ def test_only_the_changed_case_is_redone(
 @pytest.mark.parametrize(
     "settings",
     [
-        PrepareSettings(recipe.adjusted("chasppra-2023", size=24)),
+        PrepareSettings(recipe=recipe.adjusted("chasppra-2023", size=24)),
         replace(SETTINGS, classes="regions"),
         replace(SETTINGS, slices="central"),
         replace(SETTINGS, overwrite=True),

@@ -159,7 +159,7 @@ def test_nothing_that_fits_is_refused_at_once(folders: tuple[Path, Path]) -> Non
     with pytest.raises(NotFoundError):
         RobustnessRun(folders[0], folders[0] / "none", RobustnessSettings())
     with pytest.raises(UnknownModelError):
-        RobustnessRun(*folders, RobustnessSettings("nothing"))
+        RobustnessRun(*folders, RobustnessSettings(model="nothing"))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
 """Islands go, what belongs to the spine stays, closed cavities are filled."""
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from engines.segment import clean
 
 SPACING = (1.0, 2.0, 1.5)
 
 
-def spine_of(shape: tuple[int, int, int] = (60, 40, 80)) -> torch.Tensor:
-    probability = torch.zeros((1, *shape))
+def spine_of(shape: tuple[int, int, int] = (60, 40, 80)) -> NDArray[np.float32]:
+    probability = np.zeros((1, *shape), np.float32)
     probability[0, 25:35, 10:20, 5:40] = 0.9
     return probability
 
@@ -50,6 +50,6 @@ def test_a_cavity_is_filled_and_the_canal_is_not() -> None:
 
 
 def test_nothing_in_nothing_out() -> None:
-    probability = torch.zeros(1, 8, 8, 8)
+    probability = np.zeros((1, 8, 8, 8), np.float32)
     assert clean.clean(probability, SPACING).islands == 0
     assert np.count_nonzero(probability) == 0

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from engines import labels
 from engines.errors import ModelFileError, SettingsError, UnknownModelError
@@ -16,7 +16,7 @@ from engines.networks.manifest import Manifest, save_model
 from engines.preprocess.recipe import RECIPES, Recipe
 from engines.results import CaseResult
 from engines.segment import levels, models
-from engines.segment.segment import SegmentRun
+from engines.segment.run import SegmentRun
 from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 from tests.engines.segment.test_levels import MM, REGIONS, Ids, opinion, spine, upwards
@@ -29,20 +29,19 @@ CHEST = upwards("T10", "T3")
 def coarse(ids: Ids, sure: float, every: int = 2) -> levels.Opinion:
     """Return what a network on voxels ``every`` times as large says of ``ids``."""
     seen = ids[::every, ::every, ::every]
-    told = torch.zeros((max(labels.VERTEBRA_CLASSES.values()), *seen.shape))
+    channels = max(labels.VERTEBRA_CLASSES.values())
+    told = np.zeros((channels, *seen.shape), np.float32)
     for level in levels.LADDER:
         channel = labels.class_of(level.id, labels.VERTEBRA_CLASSES) - 1
-        right = torch.from_numpy(seen == level.id)
+        right = seen == level.id
         told[channel] = sure * right + (1 - sure) / len(levels.LADDER)
     return levels.Opinion(told, np.diag([1 / every, 1 / every, 1 / every, 1]))
 
 
-def of_chest(ids: Ids) -> Tensor:
+def of_chest(ids: Ids) -> NDArray[np.float32]:
     """Return region probabilities that call all of ``ids`` thoracic."""
-    told = torch.zeros((4, *ids.shape))
-    told[labels.class_of(labels.BY_NAME["T5"].id, REGIONS) - 1] = torch.from_numpy(
-        (ids > 0).astype(np.float32)
-    )
+    told = np.zeros((4, *ids.shape), np.float32)
+    told[labels.class_of(labels.BY_NAME["T5"].id, REGIONS) - 1] = ids > 0
     return told
 
 
@@ -93,7 +92,7 @@ def test_an_opinion_is_read_at_the_place_it_is_of() -> None:
 
 
 def test_what_no_voxel_is_named_is_any_vertebra() -> None:
-    nothing = levels.Opinion(torch.zeros(28, 4, 4, 4), np.eye(4))
+    nothing = levels.Opinion(np.zeros((28, 4, 4, 4), np.float32), np.eye(4))
 
     told = nothing.told(np.array([[1, 2, 3]]))
 
@@ -137,7 +136,7 @@ def namer(folder: Path, guide: str = "finder", classes: str = "vertebrae") -> Pa
 
 
 def segmented(model: str, output: Path, **settings: bool) -> CaseResult:
-    asked = SegmentSettings(model, precision="float32", **settings)
+    asked = SegmentSettings(model=model, precision="float32", **settings)
     (result,) = SegmentRun([SCAN], output, asked).results()
     return result
 
@@ -173,7 +172,7 @@ def test_the_shipped_model_names_the_sample(tmp_path: Path) -> None:
 
 
 def test_names_in_a_scan_of_one_region_are_warned_of(tmp_path: Path) -> None:
-    asked = SegmentSettings("mru-net-3d", precision="float32")
+    asked = SegmentSettings(model="mru-net-3d", precision="float32")
     scan = DATA / "tptbox_ct.nii.gz"
     (result,) = SegmentRun([scan], tmp_path, asked).results()
 
@@ -191,7 +190,7 @@ def test_thin_scans_and_scans_without_a_spine_are_done(tmp_path: Path) -> None:
     water = np.full((40, 40, 40), 10, np.int16)
     water[:6] = -1000
     nib.save(nib.Nifti1Image(water, np.diag([3, 3, 3, 1])), scans / "water_ct.nii.gz")
-    asked = SegmentSettings("mru-net-3d", precision="float32")
+    asked = SegmentSettings(model="mru-net-3d", precision="float32")
 
     thin, water_done = SegmentRun([scans], tmp_path / "out", asked).results()
 

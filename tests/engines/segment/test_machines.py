@@ -1,24 +1,24 @@
 """What computes on machines that this one is not, and what if it fails."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
+from engines.arrays import Array
 from engines.networks import shelf
 from engines.networks.manifest import Model
 from engines.results import CaseResult
 from engines.runtimes import backends, choose, devices, openvino_runtime
 from engines.runtimes.backends import Backend
+from engines.runtimes.devices import Device
 from engines.runtimes.torch_runtime import TorchRuntime
 from engines.segment import inference
-from engines.segment.segment import SegmentRun
+from engines.segment.run import SegmentRun
 from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 
@@ -54,12 +54,12 @@ class Failing(TorchRuntime):
     error: Exception = NotImplementedError("not implemented for 'BFloat16'")
     after = 0
 
-    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+    def __init__(self, model: Model, device: Device, precision: str) -> None:
         super().__init__(model, device, "float32")
         self.precision = precision
         self.calls = 0
 
-    def predict(self, slices: Tensor) -> Tensor:
+    def predict(self, slices: Array) -> Array:
         self.calls += 1
         if self.calls > self.after:
             raise self.error
@@ -74,13 +74,12 @@ def a_table(patch: pytest.MonkeyPatch, name: str) -> None:
     torch_row = backends.BACKENDS["torch"]
     only = Backend("torch", torch_row.factory, (), "torch", "", {"cpu": ("float32",)})
     patch.setattr(backends, "BACKENDS", {"torch": only, "quick": quick})
-    patch.setattr(choose, "_pace", lambda runtime, _: float(runtime.backend != "quick"))
+    order = (("quick", "bfloat16"), *choose.PREFERENCE["cpu"])
+    patch.setattr(choose, "PREFERENCE", {"cpu": order})
 
 
 def failing(after: int) -> Callable[..., Failing]:
-    def load(
-        model: Model, device: torch.device, precision: str, probe: Sequence[Tensor]
-    ) -> Failing:
+    def load(model: Model, device: Device, precision: str, *_: object) -> Failing:
         made = Failing(model, device, precision)
         made.after = after
         return made
@@ -175,7 +174,7 @@ def test_what_the_first_run_chose_holds_for_the_folder(
     pace.update(torch=3.0)
     monkeypatch.setenv("SPINE_CACHE", str(tmp_path / "another"))
     (scans / "b.nii.gz").write_bytes(small.read_bytes())
-    run = SegmentRun([scans], out, SegmentSettings("unet-r34", force=True))
+    run = SegmentRun([scans], out, SegmentSettings(model="unet-r34", force=True))
     done = {case.name: case for case in run.results()}
     assert done["b"].details["computed"][0]["backend"] == "torch"
     assert "as the first run into this folder chose" in run.facts()["backend_reason"]
@@ -191,12 +190,12 @@ def test_labels_are_interpolated_by_the_cpu_where_the_device_is_lost(
     model = shelf.load("unet-r34")
     scan = Volume.read(CROP)
     prepared = inference.prepare(scan, model.manifest.recipe)
-    probability = torch.zeros((4, *prepared.grid.shape))
+    probability = np.zeros((4, *prepared.grid.shape), np.float32)
     probability[2, 10:30, 10:30, 10:30] = 1.0
     whole = inference.native.labels
     asked = []
 
-    def lost(given: Tensor, *rest: Any, **named: Any) -> Any:
+    def lost(given: Array, *rest: Any, **named: Any) -> Any:
         asked.append(len(asked))
         if len(asked) == 1:
             msg = "CUDA error: an illegal memory access was encountered\nmore"
@@ -204,7 +203,8 @@ def test_labels_are_interpolated_by_the_cpu_where_the_device_is_lost(
         return whole(given, *rest, **named)
 
     monkeypatch.setattr(inference.native, "labels", lost)
-    inferred = inference.Inferred(inference.locate.WHOLE, probability, "cpu:0")
+    monkeypatch.setattr(inference, "on_device", lambda values, device: values)
+    inferred = inference.Inferred(inference.locate.WHOLE, probability, "cuda:0")
     done = inference.label(prepared, inferred, model.manifest)
     assert done.labels.any()
     (note,) = done.notes
@@ -219,7 +219,7 @@ def test_the_preview_shows_nothing_where_the_mask_is_empty(
     model = shelf.load("unet-r34")
     scan = Volume.read(CROP)
     prepared = inference.prepare(scan, model.manifest.recipe)
-    probability = torch.zeros((4, *prepared.grid.shape))
+    probability = np.zeros((4, *prepared.grid.shape), np.float32)
     probability[2, 20:30, 20:30, 20:30] = 1.0
     empty = np.zeros(prepared.canonical.shape, np.uint8)
     monkeypatch.setattr(inference.native, "labels", lambda *_, **__: empty)

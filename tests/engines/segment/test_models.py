@@ -18,7 +18,7 @@ from engines.preprocess.modality import recognise, require_known
 from engines.preprocess.recipe import RECIPES
 from engines.scans import find_scans
 from engines.segment import models
-from engines.segment.segment import SegmentRun
+from engines.segment.run import SegmentRun
 from engines.segment.settings import SegmentSettings
 from engines.volume import read_mask
 from tests import phantoms
@@ -185,7 +185,7 @@ def test_sidecars_are_read(tmp_path: Path) -> None:
 
 
 def test_vertebrae_are_counted_where_regions_are_told(tmp_path: Path) -> None:
-    asked = SegmentSettings("unet-r34", precision="float32", vertebrae=True)
+    asked = SegmentSettings(model="unet-r34", precision="float32", vertebrae=True)
     (case,) = SegmentRun(
         [DATA / "tsexample_ct.nii.gz"], tmp_path / "out", asked
     ).results()
@@ -200,6 +200,6 @@ def test_vertebrae_are_counted_where_regions_are_told(tmp_path: Path) -> None:
 
 
 def test_vertebrae_cannot_be_counted_without_regions(tmp_path: Path) -> None:
-    asked = SegmentSettings("inception-dual-unet", vertebrae=True)
+    asked = SegmentSettings(model="inception-dual-unet", vertebrae=True)
     with pytest.raises(SettingsError, match="does not tell vertebrae, nor regions"):
         SegmentRun([DATA / "tsexample_ct.nii.gz"], tmp_path / "out", asked)

@@ -7,7 +7,7 @@ import pytest
 from engines.preprocess import orient, resample
 from engines.preprocess.recipe import RECIPES
 from engines.preprocess.tree import PrepareSettings, prepare_tree
-from engines.segment.segment import SegmentRun
+from engines.segment.run import SegmentRun
 from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 
@@ -37,7 +37,7 @@ def test_prepared_scan_gives_the_mask_of_the_original(
     source = tmp_path / "in"
     source.mkdir()
     (source / CROP.name).write_bytes(CROP.read_bytes())
-    settings = PrepareSettings(RECIPES[recipe])
+    settings = PrepareSettings(recipe=RECIPES[recipe])
     assert [r.status for r in prepare_tree(source, tmp_path / "ready", settings)] == [
         "done"
     ]

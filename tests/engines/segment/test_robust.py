@@ -16,7 +16,7 @@ from engines import geometry
 from engines.preprocess import orient, resample
 from engines.preprocess.recipe import RECIPES
 from engines.segment.inference import prepare
-from engines.segment.segment import SegmentRun
+from engines.segment.run import SegmentRun
 from engines.segment.settings import SegmentSettings
 from engines.volume import Volume
 from tests import phantoms

@@ -46,7 +46,7 @@ def test_a_prepared_scan_is_seen_as_the_scan_that_it_was(
     from engines.preprocess.recipe import RECIPES
 
     out = tmp_path / "prepared"
-    list(PrepareRun(folder, out, PrepareSettings(RECIPES[recipe])).results())
+    list(PrepareRun(folder, out, PrepareSettings(recipe=RECIPES[recipe])).results())
     again = tmp_path / "again"
     again.mkdir()
     for path in out.rglob("*.nii.gz"):

@@ -1,7 +1,7 @@
-"""From scans to label maps: one model, many cases.
+"""From scans to label maps: many cases into one folder, which is resumed.
 
-find -> read -> canonical orientation -> resample -> slices of each view -> runtime
--> fuse -> clean -> back to the native grid -> write, picture, record.
+find -> read -> the scan's model (``segmenter``) -> masks and picture (``outputs``) ->
+record and page.
 """
 
 import contextlib
@@ -12,53 +12,30 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from engines import __version__, batch, labels
+from engines import __version__, batch
 from engines.daemons import DaemonPool
-from engines.errors import MemoryLimitError, SettingsError, SpineError
+from engines.errors import MemoryLimitError, SpineError
 from engines.extent import size
-from engines.files import (
-    require_writable,
-    sha256_of,
-    sweep,
-    unchanged,
-    write_bytes,
-    write_text,
-)
+from engines.files import require_writable, sha256_of, sweep, unchanged, write_text
 from engines.found import Found
-from engines.geometry import Grid
 from engines.networks import shelf
-from engines.networks.manifest import read_intact
 from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import admit
 from engines.preprocess.restore import to_hounsfield
-from engines.report import pictures, run_page
+from engines.report import run_page
 from engines.results import CaseResult, Note, Problem
 from engines.runlog import RunLog
 from engines.runtimes import devices
 from engines.scans import read_case, survey
 from engines.segment import compute, models
-from engines.segment.compute import Computed, Computer
-from engines.segment.inference import Prepared, Segmented, label, prepare
+from engines.segment.compute import DevicePool
+from engines.segment.inference import Prepared
 from engines.segment.models import Chosen
-from engines.segment.native import UNCERTAIN
+from engines.segment.segmenter import Segmenter
 from engines.segment.settings import SegmentSettings
-from engines.volume import HEADER_ERRORS, Volume, extent_of, write_nifti
+from engines.volume import HEADER_ERRORS, Volume, extent_of
 
-MASK_SUFFIX = "_seg-spine_msk.nii.gz"
-VERTEBRAE_SUFFIX = "_seg-vert_msk.nii.gz"
-PREVIEW_SUFFIX = "_preview.png"
 FOOTPRINT = 5
 """Bytes of memory that a scan on its way takes for each that its voxels have."""
-
-COLOURS = {1: (70, 130, 240), 2: (60, 180, 90), 3: (240, 150, 50), 4: (220, 80, 160)}
-"""Class index -> colour in previews; a single spine class is drawn in orange."""
-
-UNCERTAIN_COLOUR = (200, 200, 200)
-
-VERTEBRA_COLOURS = {v.id: v.colour for v in labels.VERTEBRAE.values()}
 
 Told = Callable[[str, str], None]
 
@@ -74,8 +51,17 @@ class SegmentRun:
         *,
         command: str = "",
         told: Told = lambda name, stage: None,
+        notify: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Find the scans and check what can be checked before the first of them.
+
+        Args:
+            inputs: scans and folders of scans.
+            output: folder of the results.
+            settings: how to segment.
+            command: for the record.
+            told: is called with a case and the stage that begins.
+            notify: is called with a line about work that is done once, on first use.
 
         Raises:
             UnknownModelError, ModelFileError: the model cannot be used.
@@ -89,14 +75,15 @@ class SegmentRun:
         self.output = output
         self.told = told
         self.models = models.pick(settings.model, settings.views)
-        for one in self.models.values():
-            if settings.vertebrae and not one.tells_order:
-                msg = f"{one.manifest.name} does not tell vertebrae, nor regions"
-                raise SettingsError(msg, hint="Name a model of regions.")
+        pool = DevicePool(settings.device, require_gpu=settings.require_gpu)
+        self._workers = len(pool.devices)
+        self._segmenters = {
+            kind: _segmenter(model, settings, pool, notify)
+            for kind, model in self.models.items()
+        }
         self.used: dict[str, Chosen] = {}
         self.contents: dict[str, str] = {}
         self.log = RunLog(output, {"command": command, **self._header()})
-        self._computer = Computer(settings, self.log, told)
         self._loader = DaemonPool(1, "load")
         seen = survey(inputs, settings.include, settings.exclude, avoid=output)
         self.found = [*seen.found]
@@ -142,9 +129,8 @@ class SegmentRun:
                 yield settled
             if todo:
                 for one in self.models.values():
-                    read_intact(one.path)
-                    if one.guide:
-                        read_intact(one.guide.path)
+                    one.first.load()
+                    one.load()
                 self._loader.submit(self._load_early)
             yield from self._batch(todo)
         finally:
@@ -164,8 +150,11 @@ class SegmentRun:
         return {
             "model": one.told,
             "models": self._counted(),
-            **self._computer.facts(one.choice),
+            **self._of(one).computer.facts(),
         }
+
+    def _of(self, model: Chosen) -> Segmenter:
+        return self._segmenters[model.manifest.modality]
 
     def _main(self) -> Chosen:
         everyone = list(self.models.values())
@@ -183,13 +172,12 @@ class SegmentRun:
         return {"settings": asdict(self.settings), "models": self._counted()}
 
     def _load_early(self) -> None:
-        """Load libraries and, where it is known, the model, behind the first scan.
+        """Load libraries and what computes, behind the first scan.
 
         What goes wrong here goes wrong again, and is told, where it is needed.
         """
         with contextlib.suppress(SpineError):
-            self._only.first.load()
-            self._only.load()
+            self._of(self._only).computer.load()
 
     def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
         by_name = {found.name: found for found in todo}
@@ -205,7 +193,7 @@ class SegmentRun:
             jobs,
             stages,
             threads=self.settings.threads,
-            workers=len(self._computer.devices),
+            workers=self._workers,
             memory=self._memory(),
             finished=self.log.add,
         )
@@ -223,16 +211,10 @@ class SegmentRun:
             _require_memory(found, self.settings.memory_gib)
             scan, notes = self._unchanged(found)
             job.notes += notes
-            require_scan(scan, found.path.name)
-            scan = to_hounsfield(scan)
             chosen = self._chosen(found, scan)
-            modality, how = chosen.manifest.modality, self.settings
-            told = how.modality or ""
-            scan, notes = admit(scan, modality, force=how.force, told=told)
-            job.notes += notes
-            self.used[found.name] = chosen
-        with job.timed("prepare"):
-            return chosen, prepare(scan, chosen.first.manifest.recipe)
+        prepared = self._of(chosen).prepare(job, scan)
+        self.used[found.name] = chosen
+        return chosen, prepared
 
     def _unchanged(self, found: Found) -> tuple[Volume, tuple[Note, ...]]:
         """Read a scan; keep the hash of what was read, for its record.
@@ -246,17 +228,19 @@ class SegmentRun:
             return read_case(found)
 
     def _chosen(self, found: Found, scan: Volume) -> Chosen:
-        if self.settings.model == shelf.AUTO:
-            wanted = self.settings
-            return models.for_scan(
-                self.models,
-                found,
-                scan,
-                force=wanted.force,
-                planes=wanted.views,
-                told=wanted.modality,
-            )
-        return self._only
+        """Return the model for a scan: the one that was named, or by what it is."""
+        if self.settings.model != shelf.AUTO:
+            return self._only
+        require_scan(scan, found.path.name)
+        wanted = self.settings
+        return models.for_scan(
+            self.models,
+            found,
+            to_hounsfield(scan),
+            force=wanted.force,
+            planes=wanted.views,
+            told=wanted.modality,
+        )
 
     @property
     def _only(self) -> Chosen:
@@ -267,7 +251,7 @@ class SegmentRun:
         self, job: batch.Job, read: tuple[Chosen, Prepared]
     ) -> tuple[Chosen, Prepared, compute.Found]:
         chosen, prepared = read
-        return chosen, prepared, self._computer.scan(job, chosen, prepared)
+        return chosen, prepared, self._of(chosen).computer.scan(job, prepared)
 
     def _write(
         self,
@@ -276,84 +260,18 @@ class SegmentRun:
         found: Found,
     ) -> CaseResult:
         chosen, prepared, computed = made
-        with job.timed("label"):
-            done = label(
-                prepared,
-                computed.inferred,
-                chosen.first.manifest,
-                mark_uncertain=self.settings.mark_uncertain,
-                vertebrae=self.settings.vertebrae or chosen.guide is not None,
-            )
-        _note(job, done)
-        if self._numbers(chosen):
-            _note_unsure_names(job, done)
-        stem = found.name.rsplit("/", 1)[-1]
-        folder = self.output / found.name
-        preview = folder / (stem + PREVIEW_SUFFIX)
+        done = self._of(chosen).label(job, prepared, computed)
         with job.timed("write"):
-            outputs = self._write_masks(
-                folder / stem,
-                done.labels,
-                prepared.scan,
-                self._provenance(chosen, computed.by),
-                numbered=self._numbers(chosen),
-            )
-            write_bytes(preview, self._preview(done, chosen))
-        found_voxels = np.count_nonzero((done.labels > 0) & (done.labels != UNCERTAIN))
-        volume_ml = found_voxels * _voxel_ml(prepared.scan.grid)
+            folder = self.output / found.name
+            files = done.save(folder / found.name.rsplit("/", 1)[-1])
         details = {
             "made_from": self._fingerprint(found, chosen),
             "model": chosen.told,
-            "volume_ml": round(float(volume_ml), 2),
+            "volume_ml": round(done.volume_ml, 2),
             "views": list(chosen.first.views),
-            "computed": [one.as_json() for one in computed.by],
+            "computed": [one.as_json() for one in done.computed],
         }
-        return job.done({**outputs, "preview": str(preview)}, details)
-
-    def _preview(self, done: Segmented, chosen: Chosen) -> bytes:
-        """Draw what was written over the scan, as a PNG."""
-        colours = VERTEBRA_COLOURS if self._numbers(chosen) else _colours(chosen)
-        drawn = {**colours, UNCERTAIN: UNCERTAIN_COLOUR}
-        window = pictures.window_of(done.hu, chosen.manifest.modality)
-        return pictures.preview(done.hu, done.shown, drawn, window)
-
-    @staticmethod
-    def _write_masks(
-        stem: Path,
-        found: NDArray[np.uint8],
-        scan: Volume,
-        told: Mapping[str, Any],
-        *,
-        numbered: bool,
-    ) -> dict[str, str]:
-        """Write the label map, and for single vertebrae also what is spine at all."""
-        spine = stem.with_name(stem.name + MASK_SUFFIX)
-        if not numbered:
-            write_nifti(spine, found, scan, told)
-            return {"spine": str(spine)}
-        vertebrae = stem.with_name(stem.name + VERTEBRAE_SUFFIX)
-        write_nifti(vertebrae, found, scan, told)
-        any_bone = np.where(found == UNCERTAIN, found, found > 0).astype(np.uint8)
-        write_nifti(spine, any_bone, scan, {**told, "labels": {"1": "spine"}})
-        return {"spine": str(spine), "vertebrae": str(vertebrae)}
-
-    def _numbers(self, chosen: Chosen) -> bool:
-        """Say whether labels are VerSe ids."""
-        return chosen.tells_vertebrae or self.settings.vertebrae
-
-    def _provenance(self, chosen: Chosen, by: Sequence[Computed]) -> dict[str, Any]:
-        """Return what the mask's header says of how this very mask was made."""
-        classes = chosen.manifest.classes
-        if self._numbers(chosen):
-            classes = labels.VERTEBRA_CLASSES
-        return {
-            "kind": "segmentation",
-            "labels": {str(v): k for k, v in classes.items() if v},
-            "model": chosen.told,
-            "version": __version__,
-            **compute.summary(by),
-            "views": list(chosen.first.views),
-        }
+        return job.done({kind: str(path) for kind, path in files.items()}, details)
 
     def _skip_or_refuse(self, found: Found) -> CaseResult | None:
         where = str(found.path)
@@ -384,6 +302,7 @@ class SegmentRun:
             "mark_uncertain": self.settings.mark_uncertain,
             "vertebrae": self.settings.vertebrae,
             "modality": self.settings.modality,
+            **({"verify": True} if self.settings.verify else {}),
             "version": __version__,
         }
 
@@ -453,33 +372,21 @@ def _require_memory(found: Found, given_gib: float | None) -> None:
     raise MemoryLimitError(f"{msg}{size(there * 2**30)}", hint=hint)
 
 
-def _colours(chosen: Chosen) -> dict[int, tuple[int, int, int]]:
-    return COLOURS if len(chosen.manifest.classes) > 2 else {1: COLOURS[3]}
-
-
-def _note(job: batch.Job, done: Segmented) -> None:
-    job.notes += done.notes
-    if not done.labels.any():
-        job.notes.append(Note("empty_mask", "no spine was found in this scan"))
-    if done.cleaned.largest_ml >= 2:
-        told = (
-            f"{done.cleaned.islands} islands away from the spine were removed, "
-            f"the largest {done.cleaned.largest_ml:.1f} ml"
-        )
-        job.notes.append(Note("islands_removed", told))
-
-
-def _note_unsure_names(job: batch.Job, done: Segmented) -> None:
-    """Warn of vertebrae that no border between two regions helped to number."""
-    found = set(np.unique(done.labels).tolist()) & set(labels.VERTEBRAE)
-    regions = {labels.VERTEBRAE[number].region for number in found}
-    if len(regions) == 1:
-        told = (
-            f"only {regions.pop()} vertebrae are in view: nothing shows which they "
-            "are for sure, and all their names may be wrong by one or more"
-        )
-        job.notes.append(Note("names_unsure", told))
-
-
-def _voxel_ml(grid: Grid) -> float:
-    return float(np.prod(grid.spacing_mm)) / 1000
+def _segmenter(
+    model: Chosen,
+    settings: SegmentSettings,
+    pool: DevicePool,
+    notify: Callable[[str], None],
+) -> Segmenter:
+    return Segmenter(
+        model,
+        backend=settings.backend,
+        precision=settings.precision,
+        modality=settings.modality,
+        vertebrae=settings.vertebrae,
+        mark_uncertain=settings.mark_uncertain,
+        force=settings.force,
+        verify=settings.verify,
+        pool=pool,
+        notify=notify,
+    )
