@@ -14,23 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from engines import __version__
+from engines import __version__, batch
 from engines.bench import ceiling, machine, network, plain, sample, whole
 from engines.bench.ceiling import Ceiling
 from engines.bench.whole import Once
 from engines.errors import SettingsError, SpineError
-from engines.files import require_writable, sha256_of, write_bytes, write_json
+from engines.files import require_writable, write_bytes, write_json
 from engines.found import Found
 from engines.metrics.overlap import Overlap, dice, overlaps
 from engines.networks import catalog, shelf
-from engines.networks.manifest import Manifest, load_model, read_manifest
-from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import admit
-from engines.preprocess.restore import to_hounsfield
 from engines.report import bench_chart
 from engines.results import CaseResult, Note, Problem
 from engines.runtimes import devices
 from engines.scans import find_scans, read_case
+from engines.segment.models import Chosen
+from engines.segment.segmenter import Segmenter
 from engines.volume import NIFTI_SUFFIXES, Planes, read_mask, suffix_of, write_scan
 
 REPORT = "bench"
@@ -64,25 +62,6 @@ class BenchSettings:
         if self.repeats < 1:
             msg = f"nothing can be timed {self.repeats} times"
             raise SettingsError(msg, hint="Give --repeats 1 or more.")
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """A model file, before it is loaded."""
-
-    path: Path
-    manifest: Manifest
-    sha256: str
-
-    @classmethod
-    def of(cls, name: str) -> "Shelf":
-        """Find a model by name or path.
-
-        Raises:
-            UnknownModelError, ModelFileError: it cannot be used.
-        """
-        path = shelf.locate(name)
-        return cls(path, read_manifest(path), sha256_of(path))
 
 
 class BenchRun:
@@ -128,7 +107,8 @@ class BenchRun:
             self.device.type, settings.backends, settings.precisions
         )
         names = [settings.model, *filter(None, [settings.against])]
-        self.models = [Shelf.of(name) for name in names]
+        self._segmenters = [Segmenter(name, device=settings.device) for name in names]
+        self.models = [segmenter.model for segmenter in self._segmenters]
         self._require_fitting_models()
         self.names = _apart(self.models)
         if output is not None:
@@ -220,9 +200,8 @@ class BenchRun:
     def _networks(self, found: Sequence[Found]) -> Iterator[CaseResult]:
         """Time the networks on the first scan."""
         scan, _ = read_case(found[0])
-        require_scan(scan, found[0].path.name)
-        scan = to_hounsfield(scan)
-        scan, _ = admit(scan, self.models[0].manifest.modality, may_force=False)
+        job = batch.Job(found[0].name, str(found[0].path))
+        scan = self._segmenters[0].admit(job, scan, may_force=False)
         self._subjects = [
             {
                 "name": found[0].name,
@@ -233,7 +212,7 @@ class BenchRun:
         ]
         self._ceilings = ceiling.measure(self.device)
         subjects = [
-            network.subject_of(name, load_model(model.path), scan, self.device)
+            network.subject_of(name, model.load(), scan, self.device)
             for name, model in zip(self.names, self.models, strict=True)
         ]
         self._note_unlike(subjects)
@@ -296,7 +275,7 @@ class BenchRun:
             )
 
 
-def _apart(models: Sequence[Shelf]) -> list[str]:
+def _apart(models: Sequence[Chosen]) -> list[str]:
     """Return the names of models; those of one name are told apart by their hash."""
     names = [model.manifest.name for model in models]
     if len(set(names)) == len(names):

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from engines.runtimes.devices import Device
+
 SIZE: Mapping[str, int] = MappingProxyType({"cpu": 2048, "cuda": 8192})
 """Kind of device -> rows and columns of the matrices."""
 
@@ -59,7 +61,7 @@ class Ceiling:
         return {**asdict(self), "gflops": round(self.gflops, 1)}
 
 
-def measure(device: torch.device) -> dict[str, Ceiling]:
+def measure(device: Device) -> dict[str, Ceiling]:
     """Return the ceilings of ``device`` by precision, medians after a warm-up."""
     size = SIZE[device.type]
     return {
@@ -73,14 +75,14 @@ def held_against(precision: str, ceilings: Mapping[str, Ceiling]) -> Ceiling | N
     return ceilings.get(STANDS_FOR.get(precision, precision))
 
 
-def wait_for(device: torch.device) -> None:
+def wait_for(device: Device) -> None:
     """Wait until ``device`` has done all that it was given."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize(str(device))
 
 
 @torch.inference_mode()
-def _ceiling(name: str, dtype: torch.dtype, size: int, device: torch.device) -> Ceiling:
+def _ceiling(name: str, dtype: torch.dtype, size: int, device: Device) -> Ceiling:
     tf32 = (
         name == "float32" and device.type == "cuda" and torch.backends.cudnn.allow_tf32
     )
@@ -88,7 +90,7 @@ def _ceiling(name: str, dtype: torch.dtype, size: int, device: torch.device) -> 
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
         size = _fitting(size, dtype, device)
-        left, right = (torch.rand(size, size, device=device).to(dtype) for _ in "ab")
+        left, right = (torch.rand(size, size, device=str(device)).to(dtype) for _ in "ab")
         seconds = [_seconds(left, right, device) for _ in range(ROUNDS + 1)]
     finally:
         torch.set_float32_matmul_precision(before)
@@ -96,14 +98,14 @@ def _ceiling(name: str, dtype: torch.dtype, size: int, device: torch.device) -> 
     return Ceiling(name, 2 * size**3 / median / 1e9, size, tf32)
 
 
-def _fitting(size: int, dtype: torch.dtype, device: torch.device) -> int:
+def _fitting(size: int, dtype: torch.dtype, device: Device) -> int:
     """Return a size whose product does not take long.
 
     Processors that only emulate bfloat16 take minutes for matrices of 2048.
     """
     if size <= LEAST:
         return size
-    left, right = (torch.rand(LEAST, LEAST, device=device).to(dtype) for _ in "ab")
+    left, right = (torch.rand(LEAST, LEAST, device=str(device)).to(dtype) for _ in "ab")
     _seconds(left, right, device)
     took = _seconds(left, right, device)
     while size > LEAST and took * (size / LEAST) ** 3 > MOST_SECONDS:
@@ -111,7 +113,7 @@ def _fitting(size: int, dtype: torch.dtype, device: torch.device) -> int:
     return size
 
 
-def _seconds(left: torch.Tensor, right: torch.Tensor, device: torch.device) -> float:
+def _seconds(left: torch.Tensor, right: torch.Tensor, device: Device) -> float:
     wait_for(device)
     started = time.perf_counter()
     left @ right

@@ -9,12 +9,12 @@ import torch
 from engines import __version__
 from engines.doctor import cores
 from engines.runtimes.backends import BACKENDS
-from engines.runtimes.devices import cpu_has_bfloat16, memory_gib
+from engines.runtimes.devices import Device, cpu_has_bfloat16, memory_gib
 
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
-def facts(device: torch.device) -> dict[str, Any]:
+def facts(device: Device) -> dict[str, Any]:
     """Return processor, memory, GPU, threads and versions, for the record.
 
     Args:
@@ -32,7 +32,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "gpu_memory_gib": None,
     }
     if device.type == "cuda":
-        gpu = torch.cuda.get_device_properties(device)
+        gpu = torch.cuda.get_device_properties(str(device))
         about |= {
             "gpu": gpu.name,
             "gpu_memory_gib": round(gpu.total_memory / 2**30, 1),

@@ -15,8 +15,8 @@ from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from engines.arrays import Array, on_device
 from engines.bench.ceiling import STANDS_FOR, Ceiling, held_against, wait_for
 from engines.errors import MissingBackendError, SettingsError
 from engines.networks.complexity import operations
@@ -26,7 +26,7 @@ from engines.runtimes import gate
 from engines.runtimes.backends import BACKENDS, REFERENCE, Backend
 from engines.runtimes.gate import Gate
 from engines.runtimes.runtime import Runtime
-from engines.segment import inference, views
+from engines.segment import golden, inference, views
 from engines.segment.slices import is_filled
 from engines.volume import Volume
 
@@ -48,16 +48,17 @@ class Subject:
 
     Attributes:
         name: what the model is called here, unlike any other.
-        batches: prepared slices (N, 1, H, W), one batch per view, or one of cubes.
-        probe: what the parity gate looks at.
+        batches: prepared slices (N, 1, H, W), one batch per view, or one of cubes;
+            arrays of the device.
+        probes: golden probes of the model, which the parity gate looks at.
         slices: in all batches; a cube has as many as voxels along an edge.
         gflop: of all batches.
     """
 
     name: str
     model: Model
-    batches: tuple[Tensor, ...]
-    probe: tuple[Tensor, ...]
+    batches: tuple[Array, ...]
+    probes: tuple[Probe, ...]
     slices: int
     gflop: float
 
@@ -136,7 +137,7 @@ def choices(
     return chosen if reference in chosen else [reference, *chosen]
 
 
-def subject_of(name: str, model: Model, scan: Volume, device: torch.device) -> Subject:
+def subject_of(name: str, model: Model, scan: Volume, device: Device) -> Subject:
     """Return what ``model`` is given of ``scan``, in Hounsfield units for CT.
 
     It is slices of all its views, evenly spread over those that are not empty, or a
@@ -144,29 +145,30 @@ def subject_of(name: str, model: Model, scan: Volume, device: torch.device) -> S
     """
     prepared = inference.prepare(scan, model.manifest.recipe)
     planes = model.manifest.views
-    probe = tuple(inference.probe(prepared, model, planes))
     if model.dimensions == 3:
-        batches, slices = probe, sum(len(b) * b.shape[-1] for b in probe)
+        cut = inference.probe(prepared, model, planes)
+        slices = sum(len(batch) * batch.shape[-1] for batch in cut)
     else:
         frame = inference.frame_for(model, prepared)
         cut = []
         for view in planes:
-            stacked = views.stack(torch.from_numpy(prepared.values), view)
-            filled = torch.nonzero(is_filled(stacked, prepared.empty)).ravel()
+            stacked = views.stack(prepared.values, view)
+            filled = np.flatnonzero(is_filled(stacked, prepared.empty))
             count = min(BATCH[device.type], len(filled))
             spread = np.linspace(0, len(filled) - 1, count + 2)[1:-1]
             cut.append(frame.put(stacked[filled[np.rint(spread).astype(int)]]))
-        batches, slices = tuple(cut), sum(len(batch) for batch in cut)
+        slices = sum(len(batch) for batch in cut)
     ghost = copy.deepcopy(model.network).to("meta")
-    flop = sum(operations(ghost, torch.empty(b.shape, device="meta")) for b in batches)
-    placed = tuple(batch.to(device) for batch in batches)
-    return Subject(name, model, placed, probe, slices, flop / 1e9)
+    flop = sum(operations(ghost, torch.empty(b.shape, device="meta")) for b in cut)
+    batches = tuple(on_device(batch, str(device)) for batch in cut)
+    probes = tuple(golden.of(model))
+    return Subject(name, model, batches, probes, slices, flop / 1e9)
 
 
 def measure(
     subjects: Sequence[Subject],
     chosen: Sequence[tuple[Backend, str]],
-    device: torch.device,
+    device: Device,
     rounds: int,
     told: Told = lambda name, stage: None,
 ) -> list[Contender]:
@@ -185,11 +187,10 @@ def measure(
         for contender in held:
             told(contender.name, "load")
             _guarded(contender, _load, device)
-        reference = held[0].runtime
         for contender in held[1:]:
-            if reference and contender.runtime:
+            if contender.runtime:
                 told(contender.name, "gate")
-                _guarded(contender, _compare, reference)
+                _guarded(contender, _judge)
         all_of_them += held
     for number in range(rounds + 1):
         for contender in all_of_them:
@@ -244,11 +245,11 @@ def _guarded(
         contender.runtime = None
 
 
-def _load(one: Contender, device: torch.device) -> None:
+def _load(one: Contender, device: Device) -> None:
     before = _free_bytes(device)
     started = time.perf_counter()
     subject = one.subject
-    one.runtime = one.backend.load(subject.model, device, one.precision, subject.probe)
+    one.runtime = one.backend.load(subject.model, device, one.precision, subject.probes)
     wait_for(device)
     one.load_seconds = time.perf_counter() - started
     for batch in subject.batches:
@@ -259,12 +260,12 @@ def _load(one: Contender, device: torch.device) -> None:
         one.memory_bytes = max(0, before - after)
 
 
-def _compare(one: Contender, reference: Runtime) -> None:
+def _judge(one: Contender) -> None:
     if one.runtime is not None:
-        one.agreement = gate.compare(reference, one.runtime, one.subject.probe)
+        one.agreement = gate.judge(one.runtime, one.subject.probes)
 
 
-def _turn(one: Contender, device: torch.device) -> None:
+def _turn(one: Contender, device: Device) -> None:
     if one.runtime is None:
         return
     wait_for(device)
@@ -275,12 +276,12 @@ def _turn(one: Contender, device: torch.device) -> None:
     one.seconds.append(time.perf_counter() - started)
 
 
-def _free_bytes(device: torch.device) -> int | None:
+def _free_bytes(device: Device) -> int | None:
     """Return the free memory of a GPU, None for a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.empty_cache()
-    return int(torch.cuda.mem_get_info(device)[0])
+    return int(torch.cuda.mem_get_info(str(device))[0])
 
 
 def _result(

@@ -22,10 +22,7 @@ from engines.metrics.map_files import read_map
 from engines.metrics.overlap import Overlap, dice
 from engines.metrics.pairs import truths_of
 from engines.networks import shelf
-from engines.preprocess.checks import require_scan
-from engines.preprocess.modality import admit
 from engines.preprocess.orient import reorient
-from engines.preprocess.restore import to_hounsfield
 from engines.results import CaseResult, Note
 from engines.robustness import alter, table
 from engines.robustness.alter import Alteration
@@ -37,7 +34,6 @@ from engines.robustness.subject import (
     subject_of,
 )
 from engines.scans import find_scans, read_case
-from engines.segment.inference import prepare
 from engines.segment.segmenter import Segmenter
 from engines.volume import Volume
 
@@ -166,10 +162,8 @@ class RobustnessRun:
         with job.timed("read"):
             scan, notes = read_case(found)
             job.notes += notes
-            require_scan(scan, found.path.name)
-            scan = to_hounsfield(scan)
-            scan, notes = admit(scan, "ct", may_force=False)
-            job.notes += notes
+        scan = self._segmenter.admit(job, scan, may_force=False)
+        with job.timed("read"):
             truth, scored = self._truth(path, scan)
         with job.timed("unaltered"):
             before = self._labelled(scan)
@@ -231,7 +225,7 @@ class RobustnessRun:
     def _labelled(self, scan: Volume) -> NDArray[np.uint8]:
         """Segment a scan, whatever was done to it."""
         job = batch.Job("altered", "altered")
-        prepared = prepare(scan, self._segmenter.model.first.manifest.recipe)
+        prepared = self._segmenter.prepare(job, scan)
         found = self._segmenter.computer.scan(job, prepared)
         return self._segmenter.label(job, prepared, found).labels
 

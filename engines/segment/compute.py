@@ -18,7 +18,7 @@ from engines.errors import LostDeviceError
 from engines.results import Note
 from engines.runtimes import backends, devices
 from engines.runtimes.choose import AUTO, Choice, candidates, choose, reference
-from engines.runtimes.devices import Device
+from engines.runtimes.devices import CPU, Device
 from engines.runtimes.gate import Gate, compare
 from engines.runtimes.runtime import Runtime
 from engines.runtimes.sturdy import SturdyRuntime, is_out_of_memory
@@ -32,8 +32,6 @@ from engines.segment.inference import (
     probe,
 )
 from engines.segment.models import Chosen
-
-CPU = Device("cpu")
 
 VERIFIED_SLICES = 4
 """Slices of each view that ``verify`` compares with the reference."""
@@ -201,7 +199,7 @@ class Computer:
         if choice.refused:
             job.notes.append(Note("backend_refused", choice.reason))
         try:
-            return self._computed(job, model, prepared, choice)
+            return self._computed(job, model, prepared, choice, device)
         except (LostDeviceError, MemoryError):
             raise
         except Exception as error:  # a library may raise anything
@@ -216,16 +214,21 @@ class Computer:
             slow = self._reference(model, device)
             choice = replace(choice, runtime=slow, reason=reason)
             self._choices[model.sha256, str(device)] = choice
-            return self._computed(job, model, prepared, choice)
+            return self._computed(job, model, prepared, choice, device)
 
     def _computed(
-        self, job: Job, model: Chosen, prepared: Prepared, choice: Choice
+        self,
+        job: Job,
+        model: Chosen,
+        prepared: Prepared,
+        choice: Choice,
+        device: Device,
     ) -> tuple[Inferred, Computed]:
         """Run the network over a scan, as chosen, and compare if that is asked for."""
         used = choice.runtime
         if not self._verify or (used.backend, used.precision) == backends.REFERENCE:
             return self._run(job, model, prepared, used)
-        slow = self._reference(model, Device.of(used.device))
+        slow = self._reference(model, device)
         batches = probe(prepared, model.load(), model.views, VERIFIED_SLICES)
         with job.timed("verify"):
             verified = compare(slow, used, batches)

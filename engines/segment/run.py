@@ -212,7 +212,8 @@ class SegmentRun:
             scan, notes = self._unchanged(found)
             job.notes += notes
             chosen = self._chosen(found, scan)
-        prepared = self._of(chosen).prepare(job, scan)
+        segmenter = self._of(chosen)
+        prepared = segmenter.prepare(job, segmenter.admit(job, scan))
         self.used[found.name] = chosen
         return chosen, prepared
 

@@ -180,7 +180,7 @@ class Segmenter:
             BackendError: what was named cannot run the network.
         """
         job = Job(name, name)
-        prepared = self.prepare(job, scan)
+        prepared = self.prepare(job, self.admit(job, scan))
         return self.label(job, prepared, self.computer.scan(job, prepared))
 
     @property
@@ -193,20 +193,33 @@ class Segmenter:
         """Name -> label, background included."""
         return labels.VERTEBRA_CLASSES if self.numbered else self.model.manifest.classes
 
-    def prepare(self, job: Job, scan: Volume) -> Prepared:
-        """Check a scan and bring it to the grid and intensities of the network."""
+    def admit(self, job: Job, scan: Volume, *, may_force: bool = True) -> Volume:
+        """Return a scan in the units that the model takes, or refuse it.
+
+        Args:
+            job: gets seconds and notes.
+            scan: as it was read.
+            may_force: whether a hint may name ``--force``.
+
+        Raises:
+            InputError: the scan is too small, empty, or not of the model's modality.
+        """
         with job.timed("read"):
             require_scan(scan, Path(job.input).name)
-            modality = self.model.manifest.modality
-            scan, notes = admit(
+            admitted, notes = admit(
                 to_hounsfield(scan),
-                modality,
+                self.model.manifest.modality,
                 force=self._force,
                 told=self._modality or "",
+                may_force=may_force,
             )
             job.notes += notes
+        return admitted
+
+    def prepare(self, job: Job, admitted: Volume) -> Prepared:
+        """Bring a scan to the grid and intensities of the first network."""
         with job.timed("prepare"):
-            return prepare(scan, self.model.first.manifest.recipe)
+            return prepare(admitted, self.model.first.manifest.recipe)
 
     def label(
         self, job: Job, prepared: Prepared, computed: compute.Found
