@@ -90,7 +90,7 @@ def _ceiling(name: str, dtype: torch.dtype, size: int, device: Device) -> Ceilin
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
         size = _fitting(size, dtype, device)
-        left, right = (torch.rand(size, size, device=str(device)).to(dtype) for _ in "ab")
+        left, right = _pair(size, dtype, device)
         seconds = [_seconds(left, right, device) for _ in range(ROUNDS + 1)]
     finally:
         torch.set_float32_matmul_precision(before)
@@ -105,12 +105,21 @@ def _fitting(size: int, dtype: torch.dtype, device: Device) -> int:
     """
     if size <= LEAST:
         return size
-    left, right = (torch.rand(LEAST, LEAST, device=str(device)).to(dtype) for _ in "ab")
+    left, right = _pair(LEAST, dtype, device)
     _seconds(left, right, device)
     took = _seconds(left, right, device)
     while size > LEAST and took * (size / LEAST) ** 3 > MOST_SECONDS:
         size //= 2
     return size
+
+
+def _pair(
+    size: int, dtype: torch.dtype, device: Device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return two random square matrices."""
+    shape = (2, size, size)
+    left, right = torch.rand(shape, device=str(device)).to(dtype).unbind()
+    return left, right
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor, device: Device) -> float:

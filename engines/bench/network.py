@@ -21,9 +21,11 @@ from engines.bench.ceiling import STANDS_FOR, Ceiling, held_against, wait_for
 from engines.errors import MissingBackendError, SettingsError
 from engines.networks.complexity import operations
 from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.results import CaseResult, Problem, Status
 from engines.runtimes import gate
 from engines.runtimes.backends import BACKENDS, REFERENCE, Backend
+from engines.runtimes.devices import Device
 from engines.runtimes.gate import Gate
 from engines.runtimes.runtime import Runtime
 from engines.segment import golden, inference, views
