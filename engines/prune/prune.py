@@ -88,7 +88,7 @@ class Pruning:
         self.output = output
         self.command = command
         self.folder = output.with_name(output.stem + FOLDER_SUFFIX)
-        self.device = pick(settings.device)
+        self.device = torch.device(str(pick(settings.device)))
         self.spec = catalog.find(model.manifest.architecture)
         self.scans = Scans(root, training)
         self.size = _example_size(self.spec, training)

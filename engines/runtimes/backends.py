@@ -1,7 +1,8 @@
 """The backends that can run a network, one row each.
 
 To add one: write its module beside this one with a function as ``Backend.load``, add
-a row, run the tests. Importing this table imports none of their libraries.
+a row here and one for each precision to ``choose.PREFERENCE``, run the tests. Importing
+this table imports none of their libraries.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, cast
 from engines.errors import MissingBackendError, SettingsError
 
 if TYPE_CHECKING:
-    import torch
-
     from engines.networks.manifest import Model
+    from engines.networks.probes import Probe
+    from engines.runtimes.devices import Device
     from engines.runtimes.runtime import Runtime
 
-REFERENCE = ("torch", "float32")
+Candidate = tuple[str, str]
+"""Backend and precision."""
+
+REFERENCE: Candidate = ("torch", "float32")
 """Backend and precision that every other is held against."""
 
 
@@ -78,9 +82,9 @@ class Backend:
     def load(
         self,
         model: "Model",
-        device: "torch.device",
+        device: "Device",
         precision: str,
-        probe: "Sequence[torch.Tensor]" = (),
+        probes: "Sequence[Probe]" = (),
     ) -> "Runtime":
         """Return ``model`` ready to run.
 
@@ -88,8 +92,7 @@ class Backend:
             model: with its network on the CPU.
             device: of a kind that the row names.
             precision: one that the row names for it.
-            probe: batches of prepared slices (N, 1, H, W), or cubes, of the scans at
-                hand; int8 is calibrated on them.
+            probes: golden probes of the model; int8 is calibrated on them.
 
         Raises:
             MissingBackendError: a library is not installed.
@@ -99,7 +102,7 @@ class Backend:
         self.require(device.type, precision)
         module, _, attribute = self.factory.partition(":")
         make = getattr(import_module(module), attribute)
-        return cast("Runtime", make(model, device, precision, probe))
+        return cast("Runtime", make(model, device, precision, probes))
 
 
 def _is_there(module: str) -> bool:

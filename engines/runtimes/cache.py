@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,7 @@ class Key:
         targets: what it was compiled for, as in ``sm89``.
         device: name of the GPU or CPU; empty where any of ``targets`` will do.
         driver: version of the GPU's driver; empty where any will do.
-        calibration: SHA-256 of the slices that it was calibrated on; empty without.
+        calibration: SHA-256 of the probes that it was calibrated on; empty without.
         program: version of this program, which exported the network.
     """
 
@@ -108,6 +109,21 @@ Make = Callable[[], tuple[bytes, Mapping[str, Any]]]
 """Make an engine: its bytes, and facts on it that are ready for JSON."""
 
 
+_announce: ContextVar[Callable[[], None]] = ContextVar(
+    "announce", default=lambda: None
+)
+
+
+@contextlib.contextmanager
+def announcing(announce: Callable[[], None]) -> Iterator[None]:
+    """Call ``announce`` before each engine that is made in the block."""
+    token = _announce.set(announce)
+    try:
+        yield
+    finally:
+        _announce.reset(token)
+
+
 class Cache:
     """A folder of engines that several processes may use at once."""
 
@@ -125,6 +141,7 @@ class Cache:
             kept = self.load(name)
             if kept is not None:
                 return kept
+            _announce.get()()
             blob, facts = make()
             try:
                 entry = self.store(title, key, blob, facts)
@@ -280,5 +297,9 @@ def _platform_folder() -> Path:
 
 def stem(title: str, key: Key) -> str:
     """Return how the files of an engine are called, without their suffix."""
-    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in title)
-    return f"{plain}-{key.backend}-{key.precision}-{key.digest[:12]}"
+    return f"{plain(title)}-{key.backend}-{key.precision}-{key.digest[:12]}"
+
+
+def plain(title: str) -> str:
+    """Return a title with only what every file system takes in a name."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in title)

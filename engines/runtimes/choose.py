@@ -1,88 +1,56 @@
-"""Choose the fastest runtime that labels as the reference does.
+"""Choose the runtime that computes: the first in a fixed order that passes the gate.
 
-How fast they are is measured once, on the first scan, and kept beside the engines, so
-that later runs try the fastest first. Whether it agrees with the reference is found out
-in every run, on its own scans.
+Which that is depends on the model, the installed backends and the processor, and on
+nothing else: not on the scans, on how busy the machine is, or on what is kept between
+runs, which only saves judging again. 'spine engine tune' may pin another order.
 """
 
-import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from engines.errors import BackendError, SettingsError
-from engines.networks.manifest import Model
-from engines.runtimes import backends, gate
-from engines.runtimes.devices import cpu_has_bfloat16
+from engines.runtimes import backends, pins
+from engines.runtimes.backends import Candidate
+from engines.runtimes.devices import Device, cpu_has_bfloat16
 from engines.runtimes.gate import Gate
-from engines.runtimes.paces import Paces, Way
+from engines.runtimes.pins import Pin
 from engines.runtimes.runtime import Runtime
+from engines.runtimes.trial import Notify, Probes, Trial, Tried, reason_of, reference
+
+if TYPE_CHECKING:
+    from engines.networks.manifest import Model
+
+__all__ = ["Choice", "Tried", "candidates", "choose", "reference"]
 
 AUTO = "auto"
 PRECISIONS = (AUTO, "float32", "bfloat16", "float16", "int8")
 
 ONLY_NAMED = ("int8",)
-"""Precisions that are used only when they are asked for: they depend on the slices that
-they were calibrated on."""
+"""Precisions that are used only when they are asked for."""
 
-USUAL = (
-    ("tensorrt", "float16"),
-    ("tensorrt-rtx", "float16"),
-    ("torch", "float16"),
-    ("openvino", "int8"),
-    ("openvino", "bfloat16"),
-    ("torch", "bfloat16"),
-    ("tensorrt", "float32"),
-    ("tensorrt-rtx", "float32"),
-    ("openvino", "float32"),
-    ("torch", "float32"),
+PREFERENCE: Mapping[str, tuple[Candidate, ...]] = MappingProxyType(
+    {
+        "cpu": (
+            ("openvino", "bfloat16"),
+            ("openvino", "float32"),
+            ("torch", "bfloat16"),
+            ("torch", "float32"),
+        ),
+        "cuda": (
+            ("tensorrt", "float16"),
+            ("tensorrt-rtx", "float16"),
+            ("torch", "float16"),
+            ("torch", "bfloat16"),
+            ("tensorrt", "float32"),
+            ("tensorrt-rtx", "float32"),
+            ("torch", "float32"),
+        ),
+    }
 )
-"""Usually the fastest first; what is not named comes after these."""
-
-ROUNDS = 3
-"""Times that the slices are run to measure a pace."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """What became of one backend in one precision.
-
-    Attributes:
-        gate: None for the reference itself, and where it could not be loaded.
-        ms_per_slice: median, of the probe slices; None where not measured.
-        problem: why it could not be loaded.
-    """
-
-    backend: str
-    precision: str
-    gate: Gate | None = None
-    ms_per_slice: float | None = None
-    problem: str = ""
-
-    @property
-    def usable(self) -> bool:
-        """Say whether it may label scans."""
-        return not self.problem and (self.gate is None or self.gate.passed)
-
-    @property
-    def way(self) -> Way:
-        """Return its backend and precision."""
-        return self.backend, self.precision
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record of it."""
-        ms = self.ms_per_slice
-        return {
-            "backend": self.backend,
-            "precision": self.precision,
-            "gate": self.gate.as_json() if self.gate else None,
-            "ms_per_slice": None if ms is None else round(ms, 3),
-            "problem": self.problem,
-        }
+"""Kind of device -> what is tried there, in this order; what is not named here comes
+before the reference. bfloat16 on a CPU takes hardware for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,56 +71,58 @@ class Choice:
 
 
 def choose(
-    model: Model,
-    device: torch.device,
-    precision: str,
-    probe: Sequence[Tensor],
+    model: "Model",
+    device: Device,
+    *,
+    probes: Probes,
+    precision: str = AUTO,
     backend: str = AUTO,
+    notify: Notify = lambda line: None,
 ) -> Choice:
     """Return the runtime for ``model`` on ``device``.
 
     Args:
+        model: its network is built only where it has to be.
+        device: where it runs.
+        probes: returns the golden probes of the model; called only where no verdict is
+            kept, and for int8, which is calibrated on them.
         precision: ``auto``, or one of those that the backend offers.
-        probe: batches (N, 1, H, W) of prepared slices, or cubes, of the scans at hand.
         backend: a row of ``backends``, or ``auto``. What is named but disagrees with
             the reference gives way to it.
+        notify: is called with one line before a backend is judged, or an engine made.
 
     Raises:
         SettingsError: the backend does not run there, or not so.
         MissingBackendError: what was named is not installed.
-        BackendError: what was named cannot be loaded.
+        BackendError: what was named cannot be loaded or run.
+        ModelError: the model, or its golden probes, are damaged.
     """
-    ways = candidates(device, precision, backend)
-    standard = reference(model, device)
-    if ways == [backends.REFERENCE]:
-        return Choice(standard, None, _alone(device, precision, backend))
-    named = backend != AUTO or precision != AUTO
-    trial = _Trial(model, device, probe, standard, fatal=backend != AUTO)
-    book = Paces(model, device)
-    if named and backends.REFERENCE not in ways and len(ways) == 1:
-        found = trial.of(ways[0], pace=False)
-        return _settled([found], standard, trial, named=True)
-    known = book.read()
-    if all(way in known for way in ways):
-        results = []
-        for way in sorted(ways, key=lambda way: known[way]):
-            results.append(trial.of(way, pace=False))
-            if results[-1].usable:
-                break
-        return _settled(results, standard, trial, named=named, known=known)
-    results = [trial.of(way, pace=True) for way in ways]
-    book.write({one.way: one.ms_per_slice for one in results})
-    return _settled(results, standard, trial, named=named)
+    offered = candidates(device, precision, backend)
+    if offered == [backends.REFERENCE]:
+        alone = _alone(device, precision, backend)
+        return Choice(reference(model, device), None, alone)
+    pin, remark = _pin(model, device)
+    trial = Trial(model, device, probes, notify)
+    tried: list[Tried] = []
+    for candidate in pin.sorted(offered) if pin else offered:
+        one, runtime = trial.of(candidate, again=backend != AUTO)
+        tried.append(one)
+        if runtime is not None:
+            return Choice(runtime, one.gate, _reason(tried, remark), tried=tuple(tried))
+    if backend != AUTO and all(one.problem for one in tried):
+        raise _error(tried[0], trial.errors[tried[0].candidate])
+    reasons = "; ".join(_why_not(one) for one in tried)
+    return Choice(
+        reference(model, device),
+        next((one.gate for one in tried if one.gate), None),
+        f"float32 of torch, the reference: {reasons}",
+        refused=True,
+        tried=tuple(tried),
+    )
 
 
-def reference(model: Model, device: torch.device) -> Runtime:
-    """Return what every other runtime is held against: torch in float32."""
-    name, precision = backends.REFERENCE
-    return backends.find(name).load(model, device, precision)
-
-
-def candidates(device: torch.device, precision: str, backend: str) -> list[Way]:
-    """Return the backends and precisions to try, usually the fastest first.
+def candidates(device: Device, precision: str, backend: str) -> list[Candidate]:
+    """Return the backends and precisions to try, in the order of preference.
 
     Raises:
         SettingsError: there is no such backend, or nothing fits.
@@ -165,119 +135,63 @@ def candidates(device: torch.device, precision: str, backend: str) -> list[Way]:
         rows = [row]
     else:
         rows = [row for row in backends.BACKENDS.values() if row.missing() is None]
-    ways = [
+    found = [
         (row.name, one)
         for row in rows
         for one in row.precisions.get(device.type, ())
         if one == precision or (precision == AUTO and one not in ONLY_NAMED)
     ]
     if precision == AUTO and device.type == "cpu" and not cpu_has_bfloat16():
-        ways = [way for way in ways if way[1] != "bfloat16"]
-    if not ways:
+        found = [one for one in found if one[1] != "bfloat16"]
+    if not found:
         msg = f"nothing that is installed computes in {precision} on {device.type}"
         raise SettingsError(msg, hint="See 'spine doctor', or use --precision auto.")
-    return sorted(ways, key=lambda way: USUAL.index(way) if way in USUAL else 99)
+    return sorted(found, key=lambda one: _place(one, PREFERENCE[device.type]))
 
 
-class _Trial:
-    """Loads runtimes and tries them on the probe; keeps what it loaded."""
-
-    def __init__(
-        self,
-        model: Model,
-        device: torch.device,
-        probe: Sequence[Tensor],
-        reference: Runtime,
-        *,
-        fatal: bool,
-    ) -> None:
-        self._given = model, device
-        self._probe = probe
-        self._reference = gate.Remembered(reference)
-        self._fatal = fatal
-        self.loaded: dict[Way, Runtime] = {backends.REFERENCE: reference}
-
-    def of(self, way: Way, *, pace: bool) -> Tried:
-        """Try one way; measure its pace too if asked.
-
-        A library may raise anything for a network or a processor that it does not
-        know: whatever it raises is the reason why it is not used.
-
-        Raises:
-            BackendError: what was named cannot be loaded or run.
-        """
-        name, precision = way
-        try:
-            if way not in self.loaded:
-                row = backends.find(name)
-                self.loaded[way] = row.load(*self._given, precision, self._probe)
-            runtime = self.loaded[way]
-            figures = None
-            if way != backends.REFERENCE:
-                figures = gate.compare(self._reference, runtime, self._probe)
-            ms = _pace(runtime, self._probe) if pace else None
-        except BackendError as error:
-            if self._fatal:
-                raise
-            return Tried(name, precision, problem=str(error))
-        except Exception as error:  # a library may raise anything
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            if self._fatal:
-                msg = f"{name} in {precision} cannot run this network ({reason})"
-                raise BackendError(msg) from error
-            return Tried(name, precision, problem=reason)
-        return Tried(name, precision, figures, ms)
+def _place(candidate: Candidate, order: Sequence[Candidate]) -> float:
+    if candidate in order:
+        return order.index(candidate)
+    return len(order) - 1.5
 
 
-def _settled(
-    results: Sequence[Tried],
-    reference: Runtime,
-    trial: _Trial,
-    *,
-    named: bool,
-    known: dict[Way, float] | None = None,
-) -> Choice:
-    """Return the fastest that passed, or the reference."""
-    usable = [one for one in results if one.usable]
-    told = tuple(results)
-    if not usable:
-        failed = next((one for one in results if one.gate), None)
-        figures = failed.gate if failed else None
-        reasons = "; ".join(_why_not(one) for one in results)
-        reason = f"float32 of torch, the reference: {reasons}"
-        return Choice(reference, figures, reason, refused=named, tried=told)
-    best = min(usable, key=lambda one: one.ms_per_slice or 0.0)
-    runtime = trial.loaded[best.way]
-    reason = f"{best.backend} in {best.precision}"
+def _pin(model: "Model", device: Device) -> tuple[Pin | None, str]:
+    """Return the pinned order, if any, and what the reason says of it."""
+    try:
+        pin = pins.read(model, device)
+    except ValueError:
+        return None, "the order pinned by 'spine engine tune' is damaged and not used; "
+    return pin, f"{pin.reason}; " if pin else ""
+
+
+def _reason(tried: Sequence[Tried], remark: str) -> str:
+    """Return why the last of those that were tried is used."""
+    *others, best = tried
+    reason = f"{remark}{best.backend} in {best.precision}"
     if best.gate:
-        reason += (
-            f" passed the gate: agreement {best.gate.agreement:.4%}, "
-            f"Dice {best.gate.dice:.4f} with float32 of torch"
-        )
-    paced = known.get(best.way) if known else best.ms_per_slice
-    if paced is not None:
-        reason += f"; {paced:.1f} ms a slice, measured here"
-    others = [one for one in results if one.way != best.way]
-    reason += "".join(f"; {_why_not(one)}" for one in others if not one.usable)
-    slower = [one for one in others if one.usable and one.ms_per_slice]
-    reason += "".join(
-        f"; {one.backend} in {one.precision}: {one.ms_per_slice:.1f} ms"
-        for one in slower
-    )
-    return Choice(runtime, best.gate, reason, tried=told)
+        reason += f" passed the gate: {best.gate.figures} with float32 of torch"
+    return reason + "".join(f"; {_why_not(one)}" for one in others)
 
 
 def _why_not(one: Tried) -> str:
     name = f"{one.backend} in {one.precision}"
-    if one.problem:
+    if one.problem or one.gate is None:
         return f"{name} could not be loaded or run: {one.problem}"
-    if one.gate is None:
-        return name
-    told = f"agreement {one.gate.agreement:.4%}, Dice {one.gate.dice:.4f}"
-    return f"{name} failed the gate: {told} with float32 of torch"
+    return f"{name} failed the gate: {one.gate.figures} with float32 of torch"
 
 
-def _alone(device: torch.device, precision: str, backend: str) -> str:
+def _error(one: Tried, error: Exception) -> BackendError:
+    if isinstance(error, BackendError):
+        return error
+    reason = reason_of(error)
+    made = BackendError(
+        f"{one.backend} in {one.precision} cannot run this network ({reason})"
+    )
+    made.__cause__ = error
+    return made
+
+
+def _alone(device: Device, precision: str, backend: str) -> str:
     if precision == "float32" or backend != AUTO:
         return "float32 of torch was asked for"
     return f"nothing faster than float32 of torch is there for {device.type}"
@@ -285,15 +199,3 @@ def _alone(device: torch.device, precision: str, backend: str) -> str:
 
 def _first(offered: Sequence[str]) -> str:
     return offered[0] if offered else AUTO
-
-
-def _pace(runtime: Runtime, probe: Sequence[Tensor]) -> float:
-    """Return the median time in ms of a slice; the gate's pass has warmed it up."""
-    slices = sum(len(batch) for batch in probe)
-    rounds = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for batch in probe:
-            runtime.predict(batch).sum().item()
-        rounds.append(1e3 * (time.perf_counter() - started) / slices)
-    return statistics.median(rounds)

@@ -3,6 +3,7 @@
 A backend that builds engines has a row in ``BUILDERS``.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +13,12 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from engines.errors import MissingBackendError, OutputError, SettingsError
-from engines.files import sha256_of
+from engines.files import sha256_of, sweep
 from engines.networks import shelf
 from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.results import Note
-from engines.runtimes import backends
+from engines.runtimes import backends, pins, verdicts
 from engines.runtimes.cache import HINT, Cache, Entry
 from engines.runtimes.plan import Plan, Wanted
 
@@ -112,13 +114,21 @@ class Kept:
         )
 
 
-def build(name: str, backend: str = AUTO, wanted: Wanted | None = None) -> Kept:
+def build(
+    name: str,
+    backend: str = AUTO,
+    wanted: Wanted | None = None,
+    *,
+    probes: Callable[[Model], Sequence[Probe]] = lambda model: (),
+) -> Kept:
     """Build the engine of a model, or find it built, and keep it.
 
     Args:
         name: of the model, or its path.
         backend: key of ``BUILDERS``, or ``auto``.
         wanted: precision, batch and GPUs.
+        probes: returns the golden probes of the model; called only for int8, which is
+            calibrated on them.
 
     Raises:
         UnknownModelError: no such model.
@@ -134,7 +144,10 @@ def build(name: str, backend: str = AUTO, wanted: Wanted | None = None) -> Kept:
     planner = _planner(name_of)
     if not asked.precision:
         asked = replace(asked, precision=USUAL_PRECISION[name_of])
-    planned = planner(shelf.load(name), asked)
+    model = shelf.load(name)
+    if asked.precision == "int8":
+        asked = replace(asked, probes=tuple(probes(model)))
+    planned = planner(model, asked)
     fetched = Cache().fetch(planned.title, planned.key, planned.make)
     if fetched.entry is None:
         raise OutputError(fetched.notes[0].message, hint=HINT)
@@ -193,32 +206,81 @@ def _file_of(entry: Entry, files: Mapping[str, Path]) -> Path | None:
     return files.get(entry.key.model)
 
 
-def clear(names: Sequence[str] = ()) -> tuple[list[str], list[Note]]:
-    """Remove the engines whose names begin with one of ``names``, or all.
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What was removed.
 
-    What killed builds left goes too. An engine that is being built now stays.
+    Attributes:
+        engines: their names.
+        verdicts: how many verdicts of the gate.
+        pins: how many pinned orders.
+        notes: on engines that were not removed.
+    """
 
-    Returns:
-        The names of those removed, and notes on those that were not.
+    engines: list[str]
+    verdicts: int
+    pins: int
+    notes: list[Note]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record for ``--json``."""
+        return {
+            "removed": self.engines,
+            "removed_verdicts": self.verdicts,
+            "removed_pins": self.pins,
+        }
+
+
+def clear(names: Sequence[str] = ()) -> Cleared:
+    """Remove all whose names begin with one of ``names``, or everything.
+
+    That are engines, verdicts of the gate and pinned orders. What killed builds left
+    goes too. An engine that is being built now stays.
 
     Raises:
         SettingsError: nothing begins so.
         OutputError: the folder may not be changed.
     """
     cache = Cache()
-    there = cache.names()
+    there, judged, pinned = cache.names(), verdicts.files(), pins.files()
+    every = [*there, *(path.stem for path in (*judged, *pinned))]
     for name in names:
-        if not any(one.startswith(name) for one in there):
+        if not any(one.startswith(name) for one in every):
             raise SettingsError(f"{NONE} with {name!r}", hint=LOOK)
     removed, notes = [], []
-    for one in there:
-        if names and not one.startswith(tuple(names)):
-            continue
+    for one in _named(there, names):
         if cache.remove(one):
             removed.append(one)
         else:
             notes.append(Note("busy", f"{one} is being built just now and was kept"))
-    return removed, notes
+    counts = [_removed(records, names) for records in (judged, pinned)]
+    if not names:
+        _tidy(cache.folder)
+    return Cleared(removed, *counts, notes)
+
+
+def _named(there: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [one for one in there if not names or one.startswith(tuple(names))]
+
+
+def _removed(paths: Sequence[Path], names: Sequence[str]) -> int:
+    """Remove the records whose names begin with one of ``names``; return how many."""
+    chosen = [path for path in paths if _named([path.stem], names)]
+    for path in chosen:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            msg = f"cannot remove {path}: {error.strerror}"
+            raise OutputError(msg, hint=HINT) from error
+    return len(chosen)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what killed runs left of records, and their folders where empty."""
+    for name in (verdicts.FOLDER, pins.FOLDER):
+        sweep(folder / name)
+        with contextlib.suppress(OSError):
+            (folder / name).rmdir()
 
 
 def targets(given: str | None) -> tuple[str, ...]:

@@ -19,7 +19,9 @@ from torch.export import Dim
 
 from engines.errors import BackendError, MissingBackendError, SettingsError
 from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.runtimes import quantize
+from engines.runtimes.plan import BATCH
 
 INPUT, OUTPUT = "image", "logits"
 PRECISIONS = ("int8", "float16", "float32")
@@ -35,9 +37,6 @@ USUAL_EDGE = 256
 
 LARGEST_EDGE = 512
 """Rows and columns that an engine takes at most, until larger ones are needed."""
-
-BATCH = 8
-"""Slices that an engine takes at once, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def profile_for(
 
 
 def onnx_bytes(
-    model: Model, precision: str, size: Sequence[int], probe: Sequence[Tensor] = ()
+    model: Model, precision: str, size: Sequence[int], probes: Sequence[Probe] = ()
 ) -> bytes:
     """Return the network as ONNX.
 
@@ -128,17 +127,18 @@ def onnx_bytes(
             those of convolutions.
         size: (H, W) or (R, A, S) of an example; the only size that a network which
             ``is_fixed`` will take.
-        probe: batches (N, 1, ...) that int8 is calibrated on.
+        probes: golden probes of the model, which int8 is calibrated on.
 
     Raises:
-        SettingsError: no such precision, or int8 without a probe.
+        SettingsError: no such precision, or int8 without probes.
         MissingBackendError: what exports is not installed.
-        BackendError: the network cannot be exported.
+        BackendError: the network cannot be exported, or no probe has the only size
+            that it takes.
     """
     if precision not in PRECISIONS:
         msg = f"a network cannot be exported in {precision}"
         raise SettingsError(msg, hint=f"Choose one of: {', '.join(PRECISIONS)}.")
-    require_probe(precision, probe)
+    require_probes(precision, probes)
     half = precision == "float16"
     network = _Halved(model.network) if half else model.network
     try:
@@ -152,18 +152,24 @@ def onnx_bytes(
         raise BackendError(msg) from error
     if precision != "int8":
         return exported
-    fits = [one for one in probe if not is_fixed(model) or one.shape[2:] == tuple(size)]
-    return quantize.quantized(exported, INPUT, fits)
+    images = [probe.images for probe in probes]
+    if is_fixed(model):
+        images = [each for each in images if each.shape[2:] == tuple(size)]
+    if not images:
+        told = "x".join(map(str, size))
+        msg = f"int8 is calibrated on golden probes, and none of the model is {told}"
+        raise BackendError(msg, hint="Choose float16 or float32.")
+    return quantize.quantized(exported, INPUT, images)
 
 
-def require_probe(precision: str, probe: Sequence[Tensor]) -> None:
+def require_probes(precision: str, probes: Sequence[Probe]) -> None:
     """Refuse a precision that has nothing to be calibrated on.
 
     Raises:
-        SettingsError: it is int8 and there is no probe.
+        SettingsError: it is int8 and there are no probes.
     """
-    if precision == "int8" and not probe:
-        msg = "int8 has to be calibrated on scans, and there are none here"
+    if precision == "int8" and not probes:
+        msg = "int8 is calibrated on the golden probes of the model, which has none"
         raise SettingsError(msg, hint="Choose float16 or float32.")
 
 

@@ -1,19 +1,38 @@
-"""The parity gate: does a faster runtime label as the reference does?"""
+"""The parity gate: does a faster runtime label as the reference does?
 
+``judge`` holds a runtime against the golden probes of its model, whose labels torch
+gave in float32 when the model was made; ``compare`` holds two runtimes against each
+other on the scans at hand.
+"""
+
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from engines.runtimes.runtime import Runtime
+from engines.networks.probes import Probe
+from engines.runtimes.runtime import Array, Runtime
 
 LEAST_AGREEMENT = 0.999
-"""Share of probe pixels that must get the same label."""
+"""Share of pixels that must get the same label."""
 
 LEAST_DICE = 0.999
 """Least Dice between the two foregrounds."""
+
+TIE = 0.05
+"""Margin of the reference below which its own label is a matter of rounding."""
+
+SURE = 0.5
+"""Margin of the reference from which on no pixel may get another label."""
+
+BATCH: Mapping[int, int] = {2: 8, 3: 1}
+"""Dimensions -> slices or cubes of a probe that are computed together."""
+
+MARGIN_STEPS = 255
+"""Steps in which a probe holds a margin of 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +40,15 @@ class Gate:
     """What the comparison gave.
 
     Attributes:
-        agreement: share of pixels with the same label.
+        agreement: share of pixels with the same label; 0 where a probability is no
+            number.
         dice: between the two foregrounds; 1 when both are empty.
-        slices: probe slices that were compared.
+        slices: that were compared, or cubes.
+        ties: pixels of another label where the margin of the reference is below
+            ``TIE``; None where margins are not known.
+        errors: the other pixels of another label; None likewise.
+        surest: largest margin of a pixel of another label, 0 where there is none; None
+            likewise.
     """
 
     backend: str
@@ -31,71 +56,163 @@ class Gate:
     agreement: float
     dice: float
     slices: int
+    ties: int | None = None
+    errors: int | None = None
+    surest: float | None = None
 
     @property
     def passed(self) -> bool:
         """Say whether the faster runtime may be used."""
-        return self.agreement >= LEAST_AGREEMENT and self.dice >= LEAST_DICE
+        sure = self.surest is not None and self.surest >= SURE
+        enough = self.agreement >= LEAST_AGREEMENT and self.dice >= LEAST_DICE
+        return enough and not sure
+
+    @property
+    def figures(self) -> str:
+        """Return agreement and Dice in words, and what was sure but labelled so."""
+        told = f"agreement {self.agreement:.4%}, Dice {self.dice:.4f}"
+        if self.surest is not None and self.surest >= SURE:
+            told += f", another label at a margin of {self.surest:.2f}"
+        return told
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Gate":
         """Rebuild the figures from ``as_json``."""
+        ties, errors = record.get("ties"), record.get("errors")
+        surest = record.get("surest")
         return cls(
             str(record["backend"]),
             str(record["precision"]),
             float(record["agreement"]),
             float(record["dice"]),
             int(record["slices"]),
+            None if ties is None else int(ties),
+            None if errors is None else int(errors),
+            None if surest is None else float(surest),
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures for the run record."""
+        """Return the figures for records; rounding changes no verdict."""
         return {
             "backend": self.backend,
             "precision": self.precision,
-            "agreement": round(self.agreement, 6),
-            "dice": round(self.dice, 6),
+            "agreement": _rounded(self.agreement, LEAST_AGREEMENT),
+            "dice": _rounded(self.dice, LEAST_DICE),
             "slices": self.slices,
+            "ties": self.ties,
+            "errors": self.errors,
+            "surest": self.surest and _rounded(self.surest, SURE),
             "passed": self.passed,
         }
 
 
-def compare(reference: Runtime, candidate: Runtime, probe: Sequence[Tensor]) -> Gate:
-    """Run both on each batch (N, 1, H, W) of ``probe`` and compare their labels.
+def judge(runtime: Runtime, probes: Sequence[Probe]) -> Gate:
+    """Return how a runtime labels the golden probes of its model.
 
-    Probabilities that are not numbers count as no agreement at all.
+    Without any probe nothing agrees.
     """
-    same = pixels = both = total = 0
-    finite = True
-    for batch in probe:
-        probabilities = candidate.predict(batch)
-        finite &= bool(torch.isfinite(probabilities).all())
-        truth = reference.predict(batch).argmax(dim=1).cpu()
-        found = probabilities.argmax(dim=1).cpu()
-        pixels += truth.numel()
-        same += int((found == truth).sum())
-        both += int(((found == truth) & (truth > 0)).sum())
-        total += int((found > 0).sum() + (truth > 0).sum())
-    agreement = same / max(1, pixels) if finite else 0.0
-    dice = (2 * both / total if total else 1.0) if finite else 0.0
-    slices = sum(len(batch) for batch in probe)
-    return Gate(candidate.backend, candidate.precision, agreement, dice, slices)
+    tally = _Tally()
+    for probe in probes:
+        step = BATCH[probe.dimensions]
+        for start in range(0, len(probe), step):
+            part = slice(start, start + step)
+            given = on_device(probe.images[part], runtime.device)
+            tally.add(
+                on_host(runtime.predict(given)),
+                probe.labels[part],
+                probe.margins[part],
+            )
+    return tally.gate(runtime)
 
 
-class Remembered:
-    """A runtime that answers a batch that it has seen from memory.
+def compare(reference: Runtime, candidate: Runtime, batches: Sequence[Array]) -> Gate:
+    """Run both on each batch (N, 1, H, W), or of cubes, and compare their labels.
 
-    Several candidates are held against one reference, on the same batches.
+    Args:
+        reference: what is right.
+        candidate: what is held against it.
+        batches: arrays of the device of both.
     """
+    tally = _Tally()
+    for batch in batches:
+        probabilities = on_host(candidate.predict(batch))
+        tally.add(probabilities, on_host(reference.predict(batch)).argmax(axis=1))
+    return tally.gate(candidate)
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.backend, self.precision = runtime.backend, runtime.precision
-        self.device = runtime.device
-        self._runtime = runtime
-        self._known: dict[int, Tensor] = {}
 
-    def predict(self, slices: Tensor) -> Tensor:
-        """Return class probabilities; ``slices`` has to live as long as this."""
-        if id(slices) not in self._known:
-            self._known[id(slices)] = self._runtime.predict(slices)
-        return self._known[id(slices)]
+def on_device(images: NDArray[np.float32], device: str) -> Array:
+    """Return an array as a runtime on ``device`` takes it."""
+    if device == "cpu":
+        return images
+    import torch
+
+    return torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
+
+
+def on_host(array: Array) -> NDArray[Any]:
+    """Return what a runtime gave as an array of NumPy."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        array = array.cpu().numpy()
+    return np.asarray(array)
+
+
+class _Tally:
+    """Counts of what agrees."""
+
+    def __init__(self) -> None:
+        self._slices = self._pixels = self._same = 0
+        self._both = self._foreground = 0
+        self._ties = self._errors = self._surest = 0
+        self._finite = self._margins = True
+
+    def add(
+        self,
+        probabilities: NDArray[np.float32],
+        truth: NDArray[np.integer[Any]],
+        margins: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Count a batch: probabilities (N, classes, ...), labels and margins (N, ...).
+
+        Raises:
+            ValueError: the shapes do not fit each other.
+        """
+        found = probabilities.argmax(axis=1)
+        if found.shape != truth.shape:
+            msg = f"labels of {found.shape} were given where {truth.shape} was expected"
+            raise ValueError(msg)
+        self._finite &= bool(np.isfinite(probabilities).all())
+        same = found == truth
+        self._slices += len(truth)
+        self._pixels += truth.size
+        self._same += int(same.sum())
+        self._both += int((same & (truth > 0)).sum())
+        self._foreground += int((found > 0).sum() + (truth > 0).sum())
+        if margins is None:
+            self._margins = False
+        elif not same.all():
+            steps = margins[~same]
+            ties = int((steps < TIE * MARGIN_STEPS).sum())
+            self._ties += ties
+            self._errors += steps.size - ties
+            self._surest = max(self._surest, int(steps.max()))
+
+    def gate(self, runtime: Runtime) -> Gate:
+        """Return the figures of all batches."""
+        dice = 2 * self._both / self._foreground if self._foreground else 1.0
+        known = self._margins
+        return Gate(
+            runtime.backend,
+            runtime.precision,
+            self._same / max(1, self._pixels) if self._finite else 0.0,
+            dice if self._finite else 0.0,
+            self._slices,
+            self._ties if known else None,
+            self._errors if known else None,
+            self._surest / MARGIN_STEPS if known else None,
+        )
+
+
+def _rounded(value: float, least: float) -> float:
+    short = round(value, 6)
+    return short if (short >= least) == (value >= least) else value

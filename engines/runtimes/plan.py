@@ -1,13 +1,14 @@
 """What is to be built, and how: the same words for every backend that builds."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
+from engines.networks.probes import Probe
 from engines.runtimes.cache import Key, Make
-from engines.runtimes.export import BATCH
+
+BATCH = 8
+"""Slices that an engine takes at once, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Wanted:
         device: as ``engines.runtimes.devices.pick`` takes it.
         size: slices or cubes that it must take, (H, W) or (R, A, S); None for the
             usual ones.
-        probe: batches (N, 1, ...) of prepared slices that int8 is calibrated on.
+        probes: golden probes of the model, which int8 is calibrated on.
     """
 
     precision: str = "float16"
@@ -30,18 +31,12 @@ class Wanted:
     targets: tuple[str, ...] = ()
     device: str = "auto"
     size: tuple[int, ...] | None = None
-    probe: tuple[Tensor, ...] = field(default=(), compare=False)
+    probes: tuple[Probe, ...] = field(default=(), compare=False)
 
     @property
     def calibration(self) -> str:
-        """Return the SHA-256 of the probe where it matters, else nothing."""
-        if self.precision != "int8":
-            return ""
-        digest = hashlib.sha256()
-        for batch in self.probe:
-            digest.update(f"{tuple(batch.shape)}|".encode())
-            digest.update(batch.float().cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        """Return the SHA-256 of the probes where they matter, else nothing."""
+        return calibration(self.precision, self.probes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +54,14 @@ class Plan:
     key: Key
     settings: Mapping[str, object]
     make: Make
+
+
+def calibration(precision: str, probes: Sequence[Probe]) -> str:
+    """Return the SHA-256 of the images that int8 is calibrated on, else nothing."""
+    if precision != "int8":
+        return ""
+    digest = hashlib.sha256()
+    for probe in probes:
+        digest.update(f"{probe.images.shape}|".encode())
+        digest.update(probe.images.tobytes())
+    return digest.hexdigest()

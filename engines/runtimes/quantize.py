@@ -1,4 +1,4 @@
-"""Give an ONNX network int8 weights and activations, calibrated on slices.
+"""Give an ONNX network int8 weights and activations, calibrated on prepared slices.
 
 The graph says itself what is int8: each convolution's input and weights go through a
 pair of ``QuantizeLinear`` and ``DequantizeLinear``. Everything else stays in float32.
@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from engines.errors import BackendError, MissingBackendError
 
@@ -22,13 +22,15 @@ UNSIGNED_TO_SIGNED = 255 / 127
 """What the steps of an unsigned range grow by when it is told in signed numbers."""
 
 
-def quantized(onnx_bytes: bytes, given: str, probe: Sequence[Tensor]) -> bytes:
+def quantized(
+    onnx_bytes: bytes, given: str, images: Sequence[NDArray[np.float32]]
+) -> bytes:
     """Return the network with int8 in it.
 
     Args:
         onnx_bytes: the network in float32.
         given: name of its input.
-        probe: batches (N, 1, H, W), or cubes, of prepared slices.
+        images: batches (N, 1, H, W), or cubes, of prepared slices.
 
     Raises:
         MissingBackendError: the library that calibrates is not installed.
@@ -36,7 +38,7 @@ def quantized(onnx_bytes: bytes, given: str, probe: Sequence[Tensor]) -> bytes:
     """
     # It would send usage figures to its makers, unless it is told that it is tested.
     os.environ.setdefault("NNCF_CI", "1")
-    batches = [{given: batch.float().cpu().numpy()} for batch in probe]
+    batches = [{given: batch} for batch in images]
     # It draws progress bars on stdout, which belongs to the results.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # on what it uses of other libraries

@@ -1,10 +1,11 @@
 """What every backend offers."""
 
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from engines.results import Note
+
+Array: TypeAlias = Any
+"""Array of the device that computes: of NumPy on the CPU, a CUDA tensor on a GPU."""
 
 
 @runtime_checkable
@@ -29,15 +30,15 @@ class Runtime(Protocol):
     precision: str
     device: str
 
-    def predict(self, slices: Tensor) -> Tensor:
+    def predict(self, slices: Array) -> Array:
         """Return class probabilities.
 
         Shape:
-            slices: (N, 1, H, W), float32 on the CPU or on the device that computes,
-                prepared by the recipe; H and W are multiples of the network's
-                stride. For a network in three dimensions they are cubes,
-                (N, 1, R, A, S), and so is what returns.
-            returned: (N, classes, H, W), float32, summing to 1, on the device that
-                computed them.
+            slices: (N, 1, H, W), float32, an array of the device, prepared by the
+                recipe; H and W are multiples of the network's stride. For a network
+                in three dimensions they are cubes, (N, 1, R, A, S), and so is what
+                returns.
+            returned: (N, classes, H, W), float32, summing to 1, an array of the
+                device.
         """
         ...

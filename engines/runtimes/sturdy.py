@@ -1,13 +1,13 @@
 """A runtime that takes smaller batches when the GPU's memory runs out, and counts."""
 
+import sys
 import time
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from engines.errors import LostDeviceError
 from engines.results import Note
-from engines.runtimes.runtime import Noting, Runtime
+from engines.runtimes.runtime import Array, Noting, Runtime
 
 LEAST = 1
 """Slices in the smallest batch that is tried."""
@@ -33,7 +33,7 @@ class SturdyRuntime:
         self.seconds = 0.0
         self.slices = 0
 
-    def predict(self, slices: Tensor) -> Tensor:
+    def predict(self, slices: Array) -> Array:
         """Return class probabilities; see the protocol for shapes.
 
         Raises:
@@ -44,7 +44,7 @@ class SturdyRuntime:
         try:
             return self._in_parts(slices)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or LOST not in str(error):
+            if out_of_memory(error) or LOST not in str(error):
                 raise
             msg = f"{self.device} was lost: {str(error).splitlines()[0]}"
             raise LostDeviceError(msg) from error
@@ -60,19 +60,31 @@ class SturdyRuntime:
         self.seconds, self.slices, self._notes = 0.0, 0, []
         return taken
 
-    def _in_parts(self, slices: Tensor) -> Tensor:
+    def _in_parts(self, slices: Array) -> Array:
         count = min(self._most or len(slices), len(slices))
-        parts: list[Tensor] = []
+        parts: list[Array] = []
         start = 0
         while start < len(slices):
             try:
                 parts.append(self._runtime.predict(slices[start : start + count]))
                 start += count
-            except torch.OutOfMemoryError:
-                if count <= LEAST:
+            except RuntimeError as error:
+                if count <= LEAST or not out_of_memory(error):
                     raise
                 count = self._most = max(LEAST, count // 2)
-                torch.cuda.empty_cache()
+                sys.modules["torch"].cuda.empty_cache()
                 told = f"memory of {self.device} ran out: batches of {count} from there"
                 self._notes.append(Note("smaller_batches", told))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether the memory of a GPU ran out; only torch, once imported, says so."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _joined(parts: list[Array]) -> Array:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return sys.modules["torch"].cat(parts)

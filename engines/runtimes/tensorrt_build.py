@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -23,7 +22,6 @@ from engines.runtimes.tensorrt_library import DATA_CENTRE, RTX, Flavour, Library
 if TYPE_CHECKING:
     import tensorrt as trt
 
-DRIVER = Path("/proc/driver/nvidia/version")
 LAYERS = "Layers:\n"
 """How the log's message begins that lists the layers of a finished engine."""
 
@@ -59,19 +57,10 @@ class Gpu:
     driver: str
 
 
-def gpu(device: torch.device) -> Gpu:
+def gpu(device: devices.Device) -> Gpu:
     """Return what engines depend on of a CUDA device."""
-    about = torch.cuda.get_device_properties(device)
-    return Gpu(about.name, f"sm{about.major}{about.minor}", driver())
-
-
-def driver() -> str:
-    """Return the version of the NVIDIA driver; empty where there is none."""
-    try:
-        found = re.search(r"\s(\d+\.\d[\d.]*)\s", DRIVER.read_text())
-    except OSError:
-        found = None
-    return found.group(1) if found else ""
+    about = torch.cuda.get_device_properties(torch.device(str(device)))
+    return Gpu(about.name, f"sm{about.major}{about.minor}", devices.driver())
 
 
 def plan(flavour: Flavour, model: Model, wanted: Wanted) -> Plan:
@@ -91,7 +80,7 @@ def plan(flavour: Flavour, model: Model, wanted: Wanted) -> Plan:
         msg = f"an engine cannot take {wanted.batch} slices"
         raise SettingsError(msg, hint="Give --batch a number from 1.")
     profile = export.profile_for(model, wanted.size, wanted.batch)
-    export.require_probe(wanted.precision, wanted.probe)
+    export.require_probes(wanted.precision, wanted.probes)
     settings = {
         "targets": list(targets),
         "precision": wanted.precision,
@@ -188,7 +177,7 @@ def _aim(
 
 
 def _onnx(model: Model, wanted: Wanted, profile: Profile) -> bytes:
-    return export.onnx_bytes(model, wanted.precision, profile.usual, wanted.probe)
+    return export.onnx_bytes(model, wanted.precision, profile.usual, wanted.probes)
 
 
 def tensors(network: "trt.INetworkDefinition") -> list[dict[str, Any]]:
@@ -319,4 +308,4 @@ def _number(target: str) -> int:
 
 
 def _on(name: str, *, portable: bool) -> AbstractContextManager[object]:
-    return nullcontext() if portable else torch.cuda.device(devices.pick(name))
+    return nullcontext() if portable else torch.cuda.device(str(devices.pick(name)))

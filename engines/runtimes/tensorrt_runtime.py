@@ -15,9 +15,11 @@ from torch import Tensor
 
 from engines.errors import BackendError
 from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.results import Note
 from engines.runtimes.cache import Cache, Fetched, Key
-from engines.runtimes.export import INPUT, OUTPUT, Profile
+from engines.runtimes.devices import Device
+from engines.runtimes.export import INPUT, OUTPUT, Profile, profile_for
 from engines.runtimes.plan import Wanted
 from engines.runtimes.tensorrt_build import deserialized, plan
 from engines.runtimes.tensorrt_library import DATA_CENTRE, RTX, Flavour, Library
@@ -52,10 +54,10 @@ class TensorRtRuntime:
         self,
         flavour: Flavour,
         model: Model,
-        device: torch.device,
+        device: Device,
         precision: str,
         cache: Cache,
-        probe: Sequence[Tensor] = (),
+        probes: Sequence[Probe] = (),
     ) -> None:
         self.backend = flavour.backend
         self.precision = precision
@@ -64,7 +66,7 @@ class TensorRtRuntime:
         self._library = Library(flavour)
         self._model = model
         self._cache = cache
-        self._probe = tuple(probe)
+        self._probes = tuple(probes)
         self._opened: list[Opened] = []
 
     def ready(self, size: Sequence[int]) -> Opened:
@@ -77,7 +79,7 @@ class TensorRtRuntime:
             if opened.profile.takes(size):
                 return opened
         wanted = Wanted(
-            self.precision, device=self.device, size=tuple(size), probe=self._probe
+            self.precision, device=self.device, size=tuple(size), probes=self._probes
         )
         planned = plan(self._library.flavour, self._model, wanted)
         fetched = self._kept(planned.key, size)
@@ -152,29 +154,28 @@ class TensorRtRuntime:
 
 
 def load(
-    model: Model, device: torch.device, precision: str, probe: Sequence[Tensor]
+    model: Model, device: Device, precision: str, probes: Sequence[Probe]
 ) -> TensorRtRuntime:
     """Return the runtime of data-centre and older GPUs; see ``Backend.load``."""
-    return _loaded(DATA_CENTRE, model, device, precision, probe)
+    return _loaded(DATA_CENTRE, model, device, precision, probes)
 
 
 def load_rtx(
-    model: Model, device: torch.device, precision: str, probe: Sequence[Tensor]
+    model: Model, device: Device, precision: str, probes: Sequence[Probe]
 ) -> TensorRtRuntime:
     """Return the runtime of RTX cards; see ``Backend.load``."""
-    return _loaded(RTX, model, device, precision, probe)
+    return _loaded(RTX, model, device, precision, probes)
 
 
 def _loaded(
     flavour: Flavour,
     model: Model,
-    device: torch.device,
+    device: Device,
     precision: str,
-    probe: Sequence[Tensor],
+    probes: Sequence[Probe],
 ) -> TensorRtRuntime:
-    runtime = TensorRtRuntime(flavour, model, device, precision, Cache(), probe)
-    for batch in probe:
-        runtime.ready(batch.shape[2:])
+    runtime = TensorRtRuntime(flavour, model, device, precision, Cache(), probes)
+    runtime.ready(profile_for(model).usual)  # what cannot be built is known at once
     return runtime
 
 

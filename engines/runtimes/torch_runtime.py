@@ -4,12 +4,16 @@ import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.results import Note
 from engines.runtimes.cuda_graphs import Graph, GraphError, captured
+from engines.runtimes.devices import Device
+from engines.runtimes.runtime import Array
 
 DTYPES = {
     "float32": torch.float32,
@@ -30,22 +34,23 @@ class TorchRuntime:
 
     backend = "torch"
 
-    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+    def __init__(self, model: Model, device: Device, precision: str) -> None:
         self.precision = precision
         self.device = str(device)
         self._dtype = DTYPES[precision]
-        self._network = copy.deepcopy(model.network).to(device, self._dtype)
+        self._network = copy.deepcopy(model.network).to(self.device, self._dtype)
         self._flat = model.dimensions == 2
         if self._flat:
             self._network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def predict(self, slices: Tensor) -> Tensor:
+    def predict(self, slices: Array) -> Array:
         """Return class probabilities; see the protocol for shapes."""
-        given = slices.to(self.device, self._dtype)
+        given = _as_tensor(slices).to(self.device, self._dtype)
         if self._flat:
             given = given.to(memory_format=torch.channels_last)
-        return self._run(given)
+        found = self._run(given)
+        return found.numpy() if found.device.type == "cpu" else found
 
     def _run(self, given: Tensor) -> Tensor:
         logits: Tensor = self._network(given)
@@ -60,7 +65,7 @@ class GraphedRuntime(TorchRuntime):
     is not used: what is computed is the same then, only later.
     """
 
-    def __init__(self, model: Model, device: torch.device, precision: str) -> None:
+    def __init__(self, model: Model, device: Device, precision: str) -> None:
         super().__init__(model, device, precision)
         self._graphs: OrderedDict[tuple[int, ...], Graph] | None = OrderedDict()
         self._notes: list[Note] = []
@@ -89,12 +94,19 @@ class GraphedRuntime(TorchRuntime):
 
 
 def load(
-    model: Model, device: torch.device, precision: str, probe: Sequence[Tensor]
+    model: Model, device: Device, precision: str, probes: Sequence[Probe]
 ) -> TorchRuntime:
-    """Return the runtime; ``probe`` changes nothing.
+    """Return the runtime; ``probes`` change nothing.
 
     The reference, float32, is run as PyTorch does by itself, without graphs.
     """
-    del probe
+    del probes
     graphed = device.type == "cuda" and precision != "float32"
     return (GraphedRuntime if graphed else TorchRuntime)(model, device, precision)
+
+
+def _as_tensor(slices: Array) -> Tensor:
+    """Return a tensor; torch warns of arrays that it must not write to."""
+    if isinstance(slices, Tensor):
+        return slices
+    return torch.from_numpy(np.require(slices, requirements=("C", "W")))

@@ -191,7 +191,7 @@ class _Trainer:
         self.validation = validation
         self.folder = run
         self.group = group
-        self.device = pick(device)
+        self.device = torch.device(str(pick(device)))
         self.solid = catalog.find(settings.network).dimensions == 3
         self.network = network.to(self.device)
         _channels_last(self.network)

@@ -162,7 +162,7 @@ class StudyRun:
 
     def _scored(self, one: Planned, known: Known) -> dict[str, Any]:
         """Return what is known of a trained network."""
-        device = pick(self.device)
+        device = torch.device(str(pick(self.device)))
         network = load_model(one.model).network.to(device)
         scans = known.scans(one.settings)
         found = score.score(network, scans, one.settings, device)

@@ -1,0 +1,216 @@
+"""Verdicts of the parity gate that are kept between runs, one file each.
+
+A verdict says whether a backend in a precision labels the golden probes of a model on
+this kind of device as the maker's reference did, or why it cannot be loaded or run. It
+lies in the folder ``verdicts`` of the cache and counts only for exactly what it was
+given for. One that is damaged is none: the gate judges anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines import __version__
+from engines.errors import OutputError, SettingsError
+from engines.networks.probes import Probe
+from engines.runtimes import backends, cache, devices, sealed
+from engines.runtimes.backends import Candidate
+from engines.runtimes.devices import Device
+from engines.runtimes.gate import Gate
+from engines.runtimes.plan import calibration
+
+if TYPE_CHECKING:
+    from engines.networks.manifest import Model
+
+FOLDER = "verdicts"
+SUFFIX = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """All that a verdict depends on.
+
+    Attributes:
+        model: SHA-256 of the model file.
+        backend: row of ``engines.runtimes.backends``.
+        version: of the backend's library.
+        precision: as in ``float16``.
+        device: kind of device, as ``devices.kind`` names it.
+        driver: version of the GPU's driver; empty for a CPU.
+        calibration: SHA-256 of the images that int8 was calibrated on; else empty.
+        program: version of this program.
+    """
+
+    model: str
+    backend: str
+    version: str
+    precision: str
+    device: str
+    driver: str = ""
+    calibration: str = ""
+    program: str = __version__
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate said.
+
+    Attributes:
+        title: name of the model.
+        gate: None where there is a problem.
+        problem: why the backend could not be loaded or run.
+        judged: when, in UTC, ISO 8601.
+    """
+
+    title: str
+    key: Key
+    gate: Gate | None
+    problem: str
+    judged: str
+
+    @property
+    def passed(self) -> bool:
+        """Say whether the backend may be used."""
+        return self.gate is not None and self.gate.passed
+
+    @property
+    def name(self) -> str:
+        """Return the name of its file, without the suffix."""
+        return file_name(self.title, self.key)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record of it."""
+        return {
+            "model": self.title,
+            "key": asdict(self.key),
+            "gate": self.gate.as_json() if self.gate else None,
+            "problem": self.problem,
+            "judged": self.judged,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Verdict":
+        """Rebuild a verdict from ``as_json``.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no record of a verdict.
+        """
+        gate = Gate.from_json(record["gate"]) if record["gate"] else None
+        problem = str(record["problem"])
+        if (gate is None) != bool(problem):
+            msg = "a verdict has either figures or a problem"
+            raise ValueError(msg)
+        key = Key(**{name: str(value) for name, value in record["key"].items()})
+        return cls(str(record["model"]), key, gate, problem, str(record["judged"]))
+
+
+def key_of(
+    model: "Model",
+    device: Device,
+    candidate: Candidate,
+    probes: Sequence[Probe] = (),
+) -> Key:
+    """Return what a verdict on a candidate with a model depends on here.
+
+    Args:
+        model: the model.
+        device: where it runs.
+        candidate: backend and precision.
+        probes: golden probes of the model; they matter for int8 alone.
+    """
+    backend, precision = candidate
+    return Key(
+        model.sha256,
+        backend,
+        backends.find(backend).version(),
+        precision,
+        devices.kind(device),
+        devices.driver() if device.type == "cuda" else "",
+        calibration(precision, probes),
+    )
+
+
+def new(title: str, key: Key, gate: Gate | None = None, problem: str = "") -> Verdict:
+    """Return a verdict that was given now."""
+    judged = datetime.now(UTC).isoformat(timespec="seconds")
+    return Verdict(title, key, gate, problem, judged)
+
+
+def read(title: str, key: Key) -> Verdict | None:
+    """Return the verdict that is kept for ``key``; None if there is no intact one."""
+    try:
+        verdict = _read(_folder() / f"{file_name(title, key)}{SUFFIX}")
+    except (OSError, ValueError, SettingsError):
+        return None
+    return verdict if verdict.key == key else None
+
+
+def keep(verdict: Verdict) -> bool:
+    """Keep a verdict for later runs.
+
+    Returns:
+        False where the folder or the disk does not take it: the next run judges anew.
+    """
+    try:
+        sealed.write(_folder() / f"{verdict.name}{SUFFIX}", verdict.as_json())
+    except (OutputError, SettingsError):
+        return False
+    return True
+
+
+def kept() -> tuple[list[Verdict], list[Path]]:
+    """Return the verdicts that are kept, by name, and the files that are damaged."""
+    intact, damaged = [], []
+    for path in files():
+        try:
+            intact.append(_read(path))
+        except OSError:
+            continue  # removed meanwhile, or closed to this user
+        except ValueError:
+            damaged.append(path)
+    return intact, damaged
+
+
+def files() -> list[Path]:
+    """Return the files of the folder, damaged ones too."""
+    try:
+        return sorted(_folder().glob(f"[!.]*{SUFFIX}"))
+    except SettingsError:
+        return []
+
+
+def file_name(title: str, key: Key) -> str:
+    """Return how the file of a verdict is called, without its suffix."""
+    plain = cache.plain(title)
+    return f"{plain}-{key.backend}-{key.precision}-{key.digest[:12]}"
+
+
+def _folder() -> Path:
+    return cache.default_folder() / FOLDER
+
+
+def _read(path: Path) -> Verdict:
+    """Return the verdict in a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or lies under another name than its own.
+    """
+    try:
+        verdict = Verdict.from_json(sealed.read(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        msg = f"{path.name} is no verdict"
+        raise ValueError(msg) from error
+    if verdict.name != path.stem:
+        msg = f"{path.name} is the verdict of something else"
+        raise ValueError(msg)
+    return verdict
