@@ -90,13 +90,13 @@ def labels(
             hu = ndimage.gaussian_filter(hu, sigma)
         values, _ = normalised(hu, recipe)
     with _timed(seconds, "network"):
-        probability = _probabilities(values, model, device)
+        probability = _probabilities(values, model, device).numpy()
     with _timed(seconds, "clean"):
         clean.clean(probability, grid.spacing_mm)
         if dict(classes) in IN_ORDER:
             levels.settle(probability, classes, grid.spacing_mm, hu)
     with _timed(seconds, "native"):
-        winner = _winner(probability.numpy(), grid, turned.grid)
+        winner = _winner(probability, grid, turned.grid)
         found = orient.undo(winner, native, recipe.orientation)
     with _timed(seconds, "write"):
         nib.save(nib.Nifti1Image(found, image.affine), mask)

@@ -170,4 +170,5 @@ def _cubic_weights(place: NDArray[np.float64], size: int) -> Floats:
 
 def _summing_to_one(weight: NDArray[np.float64]) -> Floats:
     shares = weight / weight.sum(axis=1, keepdims=True)
-    return shares.astype(np.float32)
+    rounded: Floats = shares.astype(np.float32)
+    return rounded

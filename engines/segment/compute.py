@@ -15,14 +15,16 @@ from typing import Any
 
 from engines.batch import Job
 from engines.errors import LostDeviceError
+from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.results import Note
 from engines.runtimes import backends, devices
 from engines.runtimes.choose import AUTO, Choice, candidates, choose, reference
 from engines.runtimes.devices import CPU, Device
 from engines.runtimes.gate import Gate, compare
 from engines.runtimes.runtime import Runtime
-from engines.runtimes.sturdy import SturdyRuntime, is_out_of_memory
-from engines.segment import golden, locate
+from engines.runtimes.sturdy import SturdyRuntime, out_of_memory
+from engines.segment import locate
 from engines.segment.inference import (
     Inferred,
     Prepared,
@@ -204,7 +206,7 @@ class Computer:
             raise
         except Exception as error:  # a library may raise anything
             name = choice.runtime.backend, choice.runtime.precision
-            if name == backends.REFERENCE or is_out_of_memory(error):
+            if name == backends.REFERENCE or out_of_memory(error):
                 raise
             reason = (
                 f"{name[0]} in {name[1]} failed on a scan "
@@ -283,7 +285,7 @@ class Computer:
                     device,
                     precision=precision,
                     backend=backend,
-                    probes=lambda: golden.of(loaded),
+                    probes=lambda: _probes(loaded),
                     notify=self._notify,
                 )
             return self._choices[key]
@@ -303,6 +305,13 @@ class Computer:
             "tried": [one.as_json() for one in choice.tried] if choice else [],
             "devices": [str(device) for device in self.pool.devices],
         }
+
+
+def _probes(model: Model) -> Sequence[Probe]:
+    # They take torch where a file has none; a kept verdict takes none of it.
+    from engines.segment import golden
+
+    return golden.of(model)
 
 
 def summary(by: Sequence[Computed]) -> dict[str, str]:

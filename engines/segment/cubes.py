@@ -56,7 +56,7 @@ def probabilities(
         cube[inside] = prepared[place]
         given = runtime.predict(on_device(cube[None, None], runtime.device))
         seen = window[inside]
-        share = to_numpy(given)[(0, slice(1, None), *inside)]
+        share = to_numpy(given)[0, 1:][(slice(None), *inside)]
         total[(slice(None), *place)] += share * seen
         weight[place] += seen
     total /= np.maximum(weight, np.float32(1e-6))
