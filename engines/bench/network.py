@@ -19,7 +19,8 @@ from torch import Tensor
 
 from engines.bench.ceiling import STANDS_FOR, Ceiling, held_against, wait_for
 from engines.errors import MissingBackendError, SettingsError
-from engines.networks.manifest import Model, operations
+from engines.networks.complexity import operations
+from engines.networks.manifest import Model
 from engines.results import CaseResult, Problem, Status
 from engines.runtimes import gate
 from engines.runtimes.backends import BACKENDS, REFERENCE, Backend

@@ -9,7 +9,7 @@ from engines.errors import UnknownModelError
 from engines.files import sha256_of
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, shelf
-from engines.networks.manifest import describe_network, read_shapes
+from engines.networks.tensors import read_shapes
 from engines.preprocess import recipe
 from engines.results import Note
 
@@ -68,6 +68,8 @@ class Entry:
         nothing: dict[str, Any] = {"parameters": None, "gflop_per_slice": None}
         if not self.architecture:
             return nothing, ""
+        from engines.networks.complexity import describe_network
+
         try:
             shapes = read_shapes(self.path) if self.path else None
             return describe_network(

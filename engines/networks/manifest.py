@@ -1,40 +1,33 @@
 """Model files: a network's weights and all that is needed to use them, in one file.
 
 ``NAME.safetensors`` carries the manifest as JSON in its metadata, with the SHA-256
-of the tensors, so that a damaged file is never used.
+of the weights, so that a damaged file is never used, and golden probes (see
+``probes``). Importing this module does not import torch; a network is built when it
+is first needed.
 """
 
-import copy
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from engines.errors import ModelFileError, SettingsError, UnknownModelError
-from engines.files import sha256_of, write_bytes
-from engines.networks import catalog, resize, schema
-from engines.networks.catalog import NetworkSpec
-from engines.networks.resize import Shapes
+from engines.errors import ModelFileError, SettingsError
+from engines.networks import catalog, schema, tensors
+from engines.networks import probes as golden
+from engines.networks.probes import Probe
+from engines.networks.tensors import Stored
 from engines.preprocess.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SUFFIX = ".safetensors"
 METADATA_KEY = "spine"
-UNSAVED = "num_batches_tracked"
-"""Batch norm's counter, which matters only while training."""
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
-"""What the tensors of a model file may hold."""
-
-CUBE_VOXELS = 64
-"""Edge of the cube that operations are counted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,8 @@ class Manifest:
         parent: name and hash of the model it was made from, if any.
         guide: name of the model that finds the spine and its regions, whose vertebrae
             this one then tells apart; empty for one that works alone.
-        tensors_sha256: hash of all tensors, checked on loading.
+        tensors_sha256: hash of the weights, checked on loading.
+        probes_sha256: hash of the block of golden probes; empty for a file without.
     """
 
     name: str
@@ -77,6 +71,7 @@ class Manifest:
     tensors_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     guide: str = ""
+    probes_sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the manifest as it is stored."""
@@ -99,14 +94,62 @@ class Manifest:
         return cls(**values)
 
 
-@dataclass(frozen=True, slots=True)
 class Model:
-    """A model ready for a runtime: its network is on the CPU, float32, evaluating."""
+    """A model ready for a runtime.
 
-    manifest: Manifest
-    network: nn.Module
-    sha256: str
-    path: Path
+    Attributes:
+        manifest: what it is, can do, and was made from.
+        sha256: of its file.
+        path: of its file.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: "nn.Module | None", sha256: str, path: Path
+    ) -> None:
+        """Keep what is known of a model.
+
+        Args:
+            manifest: of its file.
+            network: on the CPU, float32, evaluating; None for the one of the file,
+                which is built when it is first needed.
+            sha256: of its file.
+            path: of its file.
+        """
+        self.manifest = manifest
+        self.sha256 = sha256
+        self.path = path
+        self._network = network
+        self._probes: tuple[Probe, ...] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def network(self) -> "nn.Module":
+        """The network, on the CPU, float32, evaluating.
+
+        Raises:
+            ModelFileError: the file was changed since it was opened, its architecture
+                is one that this version does not know, or its weights do not fit it.
+        """
+        with self._lock:
+            if self._network is None:
+                held = read_intact(self.path)
+                if held.sha256 != self.sha256:
+                    msg = f"{self.path} was changed since it was opened"
+                    raise ModelFileError(msg, hint="Run again.")
+                self._network = _network(self.path, held)
+            return self._network
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The golden probes of the file; empty where it has none.
+
+        Raises:
+            ModelFileError: they are damaged, or not of this network.
+        """
+        with self._lock:
+            if self._probes is None:
+                self._probes = _probes(self.path, self.manifest)
+            return self._probes
 
     @property
     def classes(self) -> int:
@@ -124,26 +167,42 @@ class Model:
         return catalog.find(self.manifest.architecture).stride
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a model file holds, without its golden probes.
+
+    Attributes:
+        manifest: as it is stored.
+        weights: proved to be those that the manifest names.
+        sha256: of the whole file.
+    """
+
+    manifest: Manifest
+    weights: Mapping[str, Stored]
+    sha256: str
+
+
 def save_model(
-    path: Path, network: nn.Module, manifest: Manifest, *, half: bool = True
+    path: Path, network: "nn.Module", manifest: Manifest, *, half: bool = True
 ) -> Manifest:
-    """Write the model file and return the manifest as it was stored.
+    """Write a model file without golden probes; return the manifest as it was stored.
 
     Args:
+        path: of the file.
+        network: on any device.
+        manifest: of the network; its hashes and channels are filled in.
         half: store weights as float16; running statistics stay float32.
     """
-    tensors = {
-        name: _stored(name, value, half)
-        for name, value in network.state_dict().items()
-        if not name.endswith(UNSAVED)
-    }
+    from engines.networks import build
+
+    state = build.state_of(network, half=half)
     full = replace(
         manifest,
-        channels=channel_plan(network),
-        tensors_sha256=_tensors_sha256(tensors),
+        channels=build.channel_plan(network),
+        tensors_sha256=tensors.sha256(build.stored(state)),
+        probes_sha256="",
     )
-    metadata = {METADATA_KEY: json.dumps(full.as_json(), sort_keys=True)}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    build.write(path, _metadata(full), state)
     return full
 
 
@@ -155,8 +214,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         schema.header_bytes(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        metadata = tensors.read_metadata(path)
         if METADATA_KEY not in metadata:
             msg = "it has no manifest"
             raise ValueError(msg)
@@ -173,205 +231,131 @@ def read_manifest(path: Path) -> Manifest:
         OverflowError,
         SettingsError,
     ) as error:
-        msg = f"{path} is not an intact model file ({_reason(error)})"
-        raise ModelFileError(msg) from error
+        raise tensors.damaged(path, error) from error
 
 
-def read_intact(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
-    """Read a model file's manifest and weights, after proving that it is intact.
+def read_intact(path: Path) -> Content:
+    """Return what a file holds, after proving that manifest and weights are intact.
 
     Raises:
         ModelFileError: damaged, or the hash of the weights is another.
     """
     manifest = read_manifest(path)
     try:
-        tensors = safetensors.torch.load_file(path)
+        content = path.read_bytes()
+        held = tensors.parsed(content)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        msg = f"{path} is not an intact model file ({_reason(error)})"
-        raise ModelFileError(msg) from error
-    found = _tensors_sha256(tensors)
+        raise tensors.damaged(path, error) from error
+    whole = hashlib.sha256(content).hexdigest()
+    has_probes = held.pop(golden.TENSOR, None) is not None
+    found = tensors.sha256(held)
     if found != manifest.tensors_sha256:
         msg = (
             f"{path} is damaged: the hash of its weights is {found[:12]}, "
             f"its manifest says {manifest.tensors_sha256[:12]}"
         )
         raise ModelFileError(msg)
-    _require_weights(path, tensors)
-    return manifest, tensors
+    if has_probes != bool(manifest.probes_sha256):
+        missing = "manifest" if has_probes else "file"
+        msg = f"{path} is damaged: its {missing} lacks the golden probes"
+        raise ModelFileError(msg)
+    try:
+        tensors.require_weights(held)
+    except ValueError as error:
+        hint = "Train it again, or use another model."
+        raise ModelFileError(f"{path}: {error}", hint=hint) from error
+    return Content(manifest, held, whole)
+
+
+def open_model(path: Path) -> Model:
+    """Prove that a model file is intact; its network is built when first needed.
+
+    Raises:
+        ModelFileError: damaged, or its weights are not those of its manifest.
+    """
+    held = read_intact(path)
+    return Model(held.manifest, None, held.sha256, path)
 
 
 def load_model(path: Path) -> Model:
-    """Load a model file, after proving that it is intact.
+    """Load a model file with its network, after proving that it is intact.
 
     Raises:
         ModelFileError: damaged, hash mismatch, or an architecture that this
             version does not know.
     """
-    manifest, tensors = read_intact(path)
-    network = _build(path, manifest, {k: v.shape for k, v in tensors.items()})
-    try:
-        result = network.load_state_dict(tensors, strict=False)
-    except (RuntimeError, ValueError, TypeError) as error:
-        msg = f"{path}: the weights do not fit {manifest.architecture!r}"
-        raise ModelFileError(msg) from error
-    lost = [k for k in result.missing_keys if not k.endswith(UNSAVED)]
-    if lost or result.unexpected_keys:
-        msg = f"{path}: the weights do not fit {manifest.architecture!r}"
-        raise ModelFileError(msg)
-    return Model(manifest, network.float().eval(), sha256_of(path), path)
+    held = read_intact(path)
+    return Model(held.manifest, _network(path, held), held.sha256, path)
 
 
 def record_metrics(path: Path, rows: Sequence[Mapping[str, Any]]) -> Manifest:
-    """Write what was measured into a model file; its weights stay as they are.
+    """Write what was measured into a model file; all else stays as it is.
 
     Each row says ``metric``, ``value`` and the ``data`` it was measured on.
     """
+    from engines.networks import build
+
     manifest = replace(read_manifest(path), metrics=tuple(rows))
-    tensors = safetensors.torch.load_file(path)
-    metadata = {METADATA_KEY: json.dumps(manifest.as_json(), sort_keys=True)}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    build.write(path, _metadata(manifest), build.read_state(path))
     return manifest
 
 
-def channel_plan(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (input, output) channels of every convolution, by module name."""
-    return {
-        name: (module.in_channels, module.out_channels)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd)
-    }
-
-
-def parameter_counts(network: nn.Module) -> dict[str, int]:
-    """Count weights, and batch norm's running statistics as non-trainable."""
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
-    kept = sum(b.numel() for n, b in network.named_buffers() if not n.endswith(UNSAVED))
-    return {
-        "total": trainable + frozen + kept,
-        "trainable": trainable,
-        "non_trainable": frozen + kept,
-    }
-
-
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a model file's tensors without loading them.
+def record_probes(path: Path, probes: Sequence[Probe]) -> None:
+    """Write golden probes into a model file, in place of those that it has.
 
     Raises:
-        ModelFileError: damaged.
+        ModelFileError: the file is damaged.
+        ValueError: the probes are not of its network, or too large.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except (safetensors.SafetensorError, OSError) as error:
-        msg = f"{path} is not an intact model file ({_reason(error)})"
-        raise ModelFileError(msg) from error
+    from engines.networks import build
+
+    manifest = read_manifest(path)
+    _require_fit(probes, manifest)
+    block = golden.encode(probes)
+    full = replace(manifest, probes_sha256=hashlib.sha256(block).hexdigest())
+    state = build.read_state(path) | {golden.TENSOR: build.bytes_tensor(block)}
+    build.write(path, _metadata(full), state)
 
 
-def describe_network(
-    architecture: str,
-    classes: int,
-    size: int,
-    options: Mapping[str, Any] | None = None,
-    shapes: Shapes | None = None,
-) -> dict[str, Any]:
-    """Return parameter counts and GFLOP of one (size, size) slice, without weights.
+def read_probes(path: Path) -> tuple[Probe, ...]:
+    """Return the golden probes of a model file; none where it has none.
 
-    A multiplication and an addition count as two operations. For a network in three
-    dimensions it is a cube of ``CUBE_VOXELS`` per edge, divided by its slices.
-
-    Args:
-        architecture: row of the catalogue.
-        classes: output channels.
-        size: rows and columns of the slice.
-        options: what the row was built with.
-        shapes: of a pruned network's tensors, by name.
+    Raises:
+        ModelFileError: the file or its probes are damaged.
     """
-    spec = catalog.find(architecture)
-    size = size if spec.dimensions == 2 else CUBE_VOXELS
-    with torch.device("meta"):
-        network = spec.build(in_channels=1, classes=classes, options=options)
-        resize.fit(network, shapes or {})
-        flop = operations(network.eval(), torch.empty(spec.shape(size)))
-    slices = 1 if spec.dimensions == 2 else size
-    return {
-        "parameters": parameter_counts(network),
-        "gflop_per_slice": round(flop / 1e9 / slices, 2),
-        "slice_size": size,
-    }
+    return _probes(path, read_manifest(path))
 
 
-def operations(network: nn.Module, image: Tensor) -> int:
-    """Return the operations of one forward pass; both may be on the device meta."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network(image)
-    return int(counter.get_total_flops())
+def _network(path: Path, held: Content) -> "nn.Module":
+    from engines.networks import build
+
+    return build.network_of(path, held.manifest, held.weights)
 
 
-def _build(path: Path, manifest: Manifest, shapes: Shapes) -> nn.Module:
+def _probes(path: Path, manifest: Manifest) -> tuple[Probe, ...]:
+    if not manifest.probes_sha256:
+        return ()
     try:
-        spec = catalog.find(manifest.architecture)
-    except UnknownModelError as error:
-        msg = f"{path}: this version has no network {manifest.architecture!r}"
-        raise ModelFileError(msg, hint="Update spine.") from error
-    try:
-        network = spec.build(
-            in_channels=1, classes=len(manifest.classes), options=manifest.options
-        )
-        whole = channel_plan(network)
-        resize.fit(network, shapes)
-    except Exception as error:  # a file may make a library raise anything
-        msg = f"{path}: no {manifest.architecture!r} can be built of it"
-        raise ModelFileError(f"{msg} ({_reason(error)})") from error
-    plan = channel_plan(network)
-    fits = plan == dict(manifest.channels)
-    if not fits or (plan != whole and not _gives(network, spec, manifest)):
-        msg = f"{path}: its channels are not those of {manifest.architecture!r}"
-        raise ModelFileError(msg, hint="Update spine.")
-    return network
+        block = tensors.read_bytes(path, golden.TENSOR, golden.MOST_BLOCK_BYTES)
+        if hashlib.sha256(block).hexdigest() != manifest.probes_sha256:
+            msg = "the hash of its golden probes is not that of its manifest"
+            raise ValueError(msg)
+        found = golden.decode(block)
+        _require_fit(found, manifest)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise tensors.damaged(path, error) from error
+    return found
 
 
-def _require_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are no numbers: every mask would be empty, and look done."""
-    for name, value in tensors.items():
-        if value.dtype not in DTYPES:
-            kind = str(value.dtype).removeprefix("torch.")
-            msg = f"{path}: {name} holds {kind}, which no weights are"
-            raise ModelFileError(msg)
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            msg = f"{path}: {bad} of the weights of {name} are not finite numbers"
-            raise ModelFileError(msg, hint="Train it again, or use another model.")
+def _require_fit(probes: Sequence[Probe], manifest: Manifest) -> None:
+    spec = catalog.find(manifest.architecture)
+    golden.require(
+        probes,
+        classes=len(manifest.classes),
+        dimensions=spec.dimensions,
+        stride=spec.stride,
+    )
 
 
-def _gives(network: nn.Module, spec: NetworkSpec, manifest: Manifest) -> bool:
-    """Say whether a pruned network's layers fit each other and give the classes."""
-    ghost = copy.deepcopy(network).to("meta").eval()
-    image = torch.empty(spec.shape(2 * spec.stride), device="meta")
-    try:
-        with torch.no_grad():
-            logits = ghost(image)
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        return False
-    return bool(logits.shape[1] == len(manifest.classes))
-
-
-def _stored(name: str, value: Tensor, half: bool) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    keep = not half or not value.is_floating_point() or "running_" in name
-    return value if keep else value.half()
-
-
-def _tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+def _metadata(manifest: Manifest) -> dict[str, str]:
+    return {METADATA_KEY: json.dumps(manifest.as_json(), sort_keys=True)}

@@ -115,6 +115,10 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(_NAME.fullmatch(value))
 
 
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and bool(_SHA256.fullmatch(value))
+
+
 def _is_whole(value: object, low: int, high: int) -> bool:
     if not isinstance(value, int) or isinstance(value, bool):
         return False
@@ -213,9 +217,10 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "training": (_is_table, "a table"),
         "metrics": (_are_tables, "a list of tables"),
         "parent": (_is_parent, "a name and a hash"),
-        "tensors_sha256": (
-            lambda value: isinstance(value, str) and bool(_SHA256.fullmatch(value)),
-            "a SHA-256",
+        "tensors_sha256": (_is_sha256, "a SHA-256"),
+        "probes_sha256": (
+            lambda value: value == "" or _is_sha256(value),
+            "a SHA-256, or empty",
         ),
         "options": (_is_table, "a table"),
         "guide": (lambda value: value == "" or _is_name(value), "the name of a model"),

@@ -8,7 +8,14 @@ from types import MappingProxyType
 
 from engines.errors import ModelFileError, UnknownModelError
 from engines.networks import catalog
-from engines.networks.manifest import SUFFIX, Manifest, Model, load_model, read_manifest
+from engines.networks.manifest import (
+    SUFFIX,
+    Manifest,
+    Model,
+    load_model,
+    open_model,
+    read_manifest,
+)
 
 DEFAULT_MODEL = "unet-r34"
 DEFAULTS: Mapping[str, str] = MappingProxyType(
@@ -77,13 +84,23 @@ def defaults() -> dict[str, Path]:
 
 
 def load(name: str) -> Model:
-    """Find and load a model by name or path.
+    """Find and load a model by name or path, with its network.
+
+    Raises:
+        UnknownModelError: no such model.
+        ModelFileError: the file is damaged, or no network can be built of it.
+    """
+    return load_model(locate(name))
+
+
+def open(name: str) -> Model:  # noqa: A001  read as shelf.open
+    """Find a model by name or path; its network is built when it is first needed.
 
     Raises:
         UnknownModelError: no such model.
         ModelFileError: the file is damaged.
     """
-    return load_model(locate(name))
+    return open_model(locate(name))
 
 
 def page_folder(path: Path) -> Path:

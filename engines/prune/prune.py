@@ -26,16 +26,8 @@ from engines.files import (
     write_text,
 )
 from engines.networks import catalog
-from engines.networks.manifest import (
-    CUBE_VOXELS,
-    SUFFIX,
-    Manifest,
-    Model,
-    load_model,
-    operations,
-    parameter_counts,
-    save_model,
-)
+from engines.networks.complexity import CUBE_VOXELS, operations, parameter_counts
+from engines.networks.manifest import SUFFIX, Manifest, Model, load_model, save_model
 from engines.prune import graph, plan, sensitivity, shrink, speed
 from engines.prune.graph import Group
 from engines.prune.plan import Chooser, Plan, Target

@@ -8,7 +8,7 @@ from typing import Any
 from engines import labels
 from engines.errors import SettingsError, TrainingError
 from engines.files import sha256_of
-from engines.networks.manifest import describe_network
+from engines.networks.complexity import describe_network
 from engines.train import data
 from engines.train.data import Pair, Subject
 from engines.train.settings import TrainSettings

@@ -13,7 +13,8 @@ from engines.bench.ceiling import Ceiling
 from engines.errors import BackendError, SettingsError
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog
-from engines.networks.manifest import Manifest, Model, describe_network
+from engines.networks.complexity import describe_network
+from engines.networks.manifest import Manifest, Model
 from engines.preprocess.recipe import RECIPES
 from engines.results import CaseResult
 from engines.runtimes import backends

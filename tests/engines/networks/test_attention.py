@@ -8,7 +8,8 @@ import torch
 from engines.errors import SettingsError
 from engines.labels import SPINE_CLASSES
 from engines.networks import attention, catalog
-from engines.networks.manifest import Manifest, load_model, parameter_counts, save_model
+from engines.networks.complexity import parameter_counts
+from engines.networks.manifest import Manifest, load_model, save_model
 from engines.preprocess.recipe import RECIPES
 
 WIDTH = 64

@@ -6,7 +6,7 @@ from torch import nn
 
 from engines.networks.attention_unet import AttentionUNet
 from engines.networks.blocks import AttentionGate
-from engines.networks.manifest import parameter_counts
+from engines.networks.complexity import parameter_counts
 
 
 def test_counts_are_the_published_ones() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from engines.errors import UnknownModelError
 from engines.networks import catalog, shelf
+from engines.networks.complexity import describe_network, parameter_counts
 from engines.networks.inventory import inventory
-from engines.networks.manifest import describe_network, parameter_counts
 from engines.preprocess.recipe import RECIPES
 
 README = Path(__file__).parents[3] / "README.md"

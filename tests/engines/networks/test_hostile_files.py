@@ -14,8 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from engines.errors import ModelFileError
-from engines.networks import manifest as manifests
-from engines.networks import shelf
+from engines.networks import probes, shelf, tensors
 from engines.networks.manifest import load_model, read_manifest
 from spinecli.app import app
 
@@ -27,7 +26,7 @@ WRONG: tuple[Any, ...] = (
 KEYS = (
     "name", "architecture", "classes", "modality", "views", "recipe", "patch",
     "channels", "licence", "training", "metrics", "parent", "tensors_sha256",
-    "options", "guide",
+    "options", "guide", "probes_sha256",
 )  # fmt: skip
 
 
@@ -149,16 +148,18 @@ def test_weights_that_are_no_numbers_are_refused(
     value: float | None, words: str, tmp_path: Path
 ) -> None:
     """A mask made with them is empty, and the case was called done."""
-    tensors = safetensors.torch.load_file(SHIPPED)
-    name = next(n for n, v in tensors.items() if v.dim() == 4)
+    state = safetensors.torch.load_file(SHIPPED)
+    state.pop(probes.TENSOR, None)
+    name = next(n for n, v in state.items() if v.dim() == 4)
     if value is None:
-        tensors[name] = tensors[name].to(torch.int8)
+        state[name] = state[name].to(torch.int8)
     else:
-        tensors[name].view(-1)[3] = value
+        state[name].view(-1)[3] = value
     _, record, _ = parts()
-    record["tensors_sha256"] = manifests._tensors_sha256(tensors)
+    held = tensors.parsed(safetensors.torch.save(state))
+    record |= {"tensors_sha256": tensors.sha256(held), "probes_sha256": ""}
     path = tmp_path / "m.safetensors"
-    safetensors.torch.save_file(tensors, path, {"spine": json.dumps(record)})
+    safetensors.torch.save_file(state, path, {"spine": json.dumps(record)})
     with pytest.raises(ModelFileError, match=words):
         load_model(path)
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from engines.networks.complexity import parameter_counts
 from engines.networks.inception_dual_unet import (
     DualOutput,
     InceptionDualUNet,
     _Inception,
 )
-from engines.networks.manifest import parameter_counts
 
 
 @pytest.fixture(scope="module")

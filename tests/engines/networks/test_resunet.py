@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from engines.networks.blocks import Residual
-from engines.networks.manifest import parameter_counts
+from engines.networks.complexity import parameter_counts
 from engines.networks.resunet import ResUNet
 
 

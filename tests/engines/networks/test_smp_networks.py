@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engines.networks import catalog
-from engines.networks.manifest import parameter_counts
+from engines.networks.complexity import parameter_counts
 
 TRAINABLE = {
     "deeplabv3plus": 28_089_282,

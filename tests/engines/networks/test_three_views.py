@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from engines.networks import catalog, three_views
-from engines.networks.manifest import parameter_counts
+from engines.networks.complexity import parameter_counts
 
 PUBLISHED = 1_245_155
 

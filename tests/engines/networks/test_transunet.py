@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from engines.networks.manifest import parameter_counts
+from engines.networks.complexity import parameter_counts
 from engines.networks.transunet import HEAD_WIDTH, HEADS, TransUNet, _Attention
 from engines.networks.transunet import _Transformer as Transformer
 

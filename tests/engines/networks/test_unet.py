@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from engines.networks.manifest import parameter_counts
+from engines.networks.complexity import parameter_counts
 from engines.networks.unet import UNet
 
 

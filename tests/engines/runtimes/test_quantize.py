@@ -1,7 +1,6 @@
 """int8: told in signed numbers, near the network, and taken by TensorRT."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,8 @@ def test_a_missing_library_is_named(
 def test_calibrating_says_nothing_on_stdout(
     model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = replace(model, network=torch.nn.Conv2d(1, 2, 3, padding=1).eval())
+    network = torch.nn.Conv2d(1, 2, 3, padding=1).eval()
+    small = Model(model.manifest, network, model.sha256, model.path)
 
     export.onnx_bytes(small, "int8", (64, 64), [torch.randn(2, 1, 64, 64)])
 
