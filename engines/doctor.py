@@ -10,16 +10,19 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engines import __version__
 from engines.errors import OutputError
 from engines.files import require_writable
+
+if TYPE_CHECKING:
+    from engines.runtimes.verdicts import Verdict as KeptVerdict
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -38,6 +41,7 @@ LIBRARIES = {
     "SimpleITK": "SimpleITK",
     "pydicom": "pydicom",
     "numpy": "numpy",
+    "array-api-compat": "array_api_compat",
     "scipy": "scipy",
     "isal": "isal",
 }
@@ -51,21 +55,24 @@ class Finding:
     Attributes:
         verdict: a ``problem`` makes segmentation impossible, a ``warning`` does not.
         hint: how to mend it; empty when all is well.
+        details: the whole record that ``value`` sums up, ready for JSON; often empty.
     """
 
     name: str
     value: str
     verdict: Verdict = "ok"
     hint: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, str]:
-        """Return the record for ``--json``."""
-        return {
+    def as_json(self) -> dict[str, Any]:
+        """Return the record for ``--json``; with details where there are any."""
+        record: dict[str, Any] = {
             "name": self.name,
             "value": self.value,
             "status": self.verdict,
             "hint": self.hint,
         }
+        return record | ({"details": dict(self.details)} if self.details else {})
 
 
 Check = Callable[[], Iterable[Finding]]
@@ -108,20 +115,14 @@ def library(distribution: str, module: str) -> Finding:
 
 
 def processor() -> Iterator[Finding]:
-    """Say how many cores may be used, and whether they have bfloat16."""
-    from engines.runtimes.devices import cpu_has_bfloat16
+    """Say which processor it is, how many cores may be used, and if it has bfloat16."""
+    from engines.runtimes import devices
 
-    yield Finding("CPU cores", str(cores()))
-    fast = cpu_has_bfloat16()
+    yield Finding("CPU", devices.processor())
+    yield Finding("CPU cores", str(len(devices.cores())))
+    fast = devices.cpu_has_bfloat16()
     told = "yes" if fast else "no: float32 is used"
     yield Finding("CPU bfloat16", told)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory() -> Iterator[Finding]:
@@ -219,6 +220,44 @@ def _model_folders(variable: str) -> Iterator[Finding]:
         yield Finding(variable, os.pathsep.join(given) or "not set")
 
 
+def gate() -> Iterator[Finding]:
+    """Say what the parity gate said here of each model, and which order is pinned.
+
+    Verdicts on model files that are not found by name, on other devices, or for other
+    versions than those installed do not count here, and are left out.
+    """
+    from engines.files import sha256_of
+    from engines.networks import shelf
+    from engines.runtimes import devices, pins, verdicts
+
+    known = {sha256_of(model.path) for model in shelf.models() if not model.problem}
+    here = {devices.kind(device) for device in (devices.CPU, *devices.pick_all())}
+    judged, torn = verdicts.kept()
+    for one in judged:
+        if one.key.model in known and one.key.device in here and one.counts():
+            yield _verdict(one)
+    pinned, broken = pins.kept()
+    for pin in pinned:
+        if pin.model in known and pin.device in here:
+            order = ", ".join(" ".join(candidate) for candidate in pin.order)
+            told = f"{order} ({pin.made[:10]}, {pin.device})"
+            yield Finding(f"order {pin.title}", told, details=pin.as_json())
+    if torn or broken:
+        told = f"damaged: {', '.join(path.name for path in (*torn, *broken))}"
+        hint = "Run 'spine engine clear'; what is needed is judged again."
+        yield Finding("gate", told, "warning", hint)
+
+
+def _verdict(one: "KeptVerdict") -> Finding:
+    key, figures = one.key, one.gate
+    if figures is None:
+        told = f"could not be loaded or run: {one.problem}"
+    else:
+        told = f"{'passed' if one.passed else 'failed'}: {figures.figures}"
+    name = f"gate {one.title} {key.backend} {key.precision}"
+    return Finding(name, f"{told} ({one.judged[:10]})", details=one.as_json())
+
+
 def decoders() -> Iterator[Finding]:
     """Say which kinds of compressed DICOM can be decoded."""
     from engines.convert.decode import missing_decoders
@@ -257,6 +296,7 @@ CHECKS: dict[str, Check] = {
     "graphics": graphics,
     "runtimes": runtimes,
     "models": models,
+    "gate": gate,
     "decoders": decoders,
     "storage": storage,
 }

@@ -70,6 +70,13 @@ EXAMPLES: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType(
         "engine-inspect": (
             ("spine engine inspect unet-r34", "All engines of that model."),
         ),
+        "engine-tune": (
+            (
+                "spine engine tune unet-r34",
+                "Measure the backends here, and prefer the fastest from now on.",
+            ),
+            ("spine engine tune unet-r34 --forget", "Go back to the usual order."),
+        ),
         "engine-clear": (("spine engine clear unet-r34", "Remove them."),),
         "bench": (
             (

@@ -21,14 +21,14 @@ JSON_KEYS = "command, version, status, exit_status, warnings, error"
 ENVIRONMENT = {
     "SPINE_MODELS": "Folders of model files, separated as in PATH. They are searched "
     "before the models that come with the program.",
-    "SPINE_CACHE": "Folder that engines are kept in. Without it, the folder spine in "
-    "XDG_CACHE_HOME, or in the user's folder for caches.",
+    "SPINE_CACHE": "Folder that engines and verdicts on backends are kept in. Without "
+    "it, the folder spine in XDG_CACHE_HOME, or in the user's folder for caches.",
     "NO_COLOR": "If set, text has no colours.",
     "CI": "If set, output is plain text as in a pipe, without a progress bar.",
 }
 _ENGINES = {
     "engine",
-    *(f"engine-{word}" for word in ("build", "list", "inspect", "clear")),
+    *(f"engine-{word}" for word in ("build", "list", "inspect", "tune", "clear")),
 }
 USED_BY = {
     "SPINE_MODELS": {
@@ -43,7 +43,7 @@ USED_BY = {
         "engine-build",
         "bench",
     },
-    "SPINE_CACHE": {PROGRAM, "segment", "bench", *_ENGINES},
+    "SPINE_CACHE": {PROGRAM, "segment", "bench", "doctor", *_ENGINES},
 }
 """Variable -> the pages that tell of it; the others are told of everywhere."""
 
@@ -80,6 +80,11 @@ FILES = {
         "SPINE_CACHE/NAME.engine": "The engine, as its library wrote it.",
         "SPINE_CACHE/NAME.json": "What it was made of and with, its layers and its "
         "SHA-256.",
+    },
+    "engine-tune": {
+        "SPINE_CACHE/tuned/NAME.json": "The order that is pinned, with what was "
+        "measured.",
+        "SPINE_CACHE/verdicts/NAME.json": "What the parity gate said of a backend.",
     },
     "prune": {
         "NAME.safetensors": "The pruned model; it rebuilds itself from this file.",

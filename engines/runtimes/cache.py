@@ -109,9 +109,7 @@ Make = Callable[[], tuple[bytes, Mapping[str, Any]]]
 """Make an engine: its bytes, and facts on it that are ready for JSON."""
 
 
-_announce: ContextVar[Callable[[], None]] = ContextVar(
-    "announce", default=lambda: None
-)
+_announce: ContextVar[Callable[[], None]] = ContextVar("announce", default=lambda: None)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Where a network can run on this machine, with how many threads and in how much memory.
+"""Where a network can run on this machine, with how many threads and how much memory.
 
 Nothing here imports torch unless the driver of NVIDIA says that there is a GPU.
 """
@@ -91,7 +91,7 @@ def pick(name: str = "auto") -> Device:
 
 
 def gpus() -> int:
-    """Return how many CUDA devices torch can use; torch is imported if there are any."""
+    """Return how many CUDA devices torch can use; imports torch if there is a GPU."""
     if not driver_gpus():
         return 0
     import torch

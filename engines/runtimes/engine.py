@@ -144,7 +144,7 @@ def build(
     planner = _planner(name_of)
     if not asked.precision:
         asked = replace(asked, precision=USUAL_PRECISION[name_of])
-    model = shelf.load(name)
+    model = shelf.open(name)
     if asked.precision == "int8":
         asked = replace(asked, probes=tuple(probes(model)))
     planned = planner(model, asked)
@@ -253,10 +253,10 @@ def clear(names: Sequence[str] = ()) -> Cleared:
             removed.append(one)
         else:
             notes.append(Note("busy", f"{one} is being built just now and was kept"))
-    counts = [_removed(records, names) for records in (judged, pinned)]
+    count, pin_count = _removed(judged, names), _removed(pinned, names)
     if not names:
         _tidy(cache.folder)
-    return Cleared(removed, *counts, notes)
+    return Cleared(removed, count, pin_count, notes)
 
 
 def _named(there: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -40,6 +40,20 @@ class Tuned:
         ms = self.ms_per_slice
         return self.tried.as_json() | {"ms_per_slice": ms and round(ms, 3)}
 
+    def cells(self) -> tuple[str, ...]:
+        """Return one row of the table."""
+        one, ms = self.tried, self.ms_per_slice
+        agreement = f"{one.gate.agreement:.4%}" if one.gate else ""
+        dice = f"{one.gate.dice:.4f}" if one.gate else ""
+        if one.problem:
+            verdict = one.problem
+        elif one.gate is None:
+            verdict = "the reference"
+        else:
+            verdict = "passed" if one.gate.passed else "failed"
+        speed = "" if ms is None else f"{ms:.2f}"
+        return one.backend, one.precision, speed, agreement, dice, verdict
+
 
 def tune(
     model: "Model",

@@ -87,6 +87,14 @@ class Verdict:
         """Return the name of its file, without the suffix."""
         return file_name(self.title, self.key)
 
+    def counts(self) -> bool:
+        """Say whether the versions that it was given for are those installed here."""
+        key = self.key
+        row = backends.BACKENDS.get(key.backend)
+        if row is None or row.version() != key.version:
+            return False
+        return key.program == __version__ and key.driver in ("", devices.driver())
+
     def as_json(self) -> dict[str, Any]:
         """Return the record of it."""
         return {

@@ -1,4 +1,4 @@
-"""``spine engine``: build, list, inspect and clear."""
+"""``spine engine``: build, list, inspect, tune and clear."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,8 @@ app = typer.Typer(
     help="Build and look after the engines that other runtimes than PyTorch run.\n\n"
     "An engine is a model compiled for a kind of GPU. It is kept in the folder that "
     "SPINE_CACHE names and made again for another model file, precision, batch, GPU, "
-    "driver or version of its library.",
+    "driver or version of its library. What the parity gate said of a backend is kept "
+    "beside the engines, for the same things.",
     epilog=EPILOG,
     no_args_is_help=True,
 )
@@ -22,6 +23,14 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="Model to build: a name that 'spine models' lists, or a model file.",
+        show_default=False,
+    ),
+]
+TunedModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Model: a name that 'spine models' lists, or a model file.",
         show_default=False,
     ),
 ]
@@ -39,8 +48,8 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="PRECISION",
-        help="What it computes in: float16 or float32, on CPUs bfloat16 or float32. "
-        "Default: the half.",
+        help="What it computes in: float16 or float32, on CPUs bfloat16 or float32, or "
+        "int8, calibrated on the golden probes of the model. Default: the half.",
         show_default=False,
     ),
 ]
@@ -72,12 +81,26 @@ Engines = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ENGINES",
-        help="Names, or how they begin, as a model's; without any, all.",
+        help="Names, or how they begin, as a model's; without any, everything.",
         show_default=False,
     ),
 ]
 
+Repeats = Annotated[
+    int,
+    typer.Option(
+        "--repeats", min=1, metavar="N", help="Rounds; the median of them counts."
+    ),
+]
+Forget = Annotated[
+    bool,
+    typer.Option(
+        "--forget", help="Measure nothing; go back to the usual order of preference."
+    ),
+]
+
 HEADINGS = ("engine", "of the model file", "for", "batches", "MB", "made")
+TUNED = ("backend", "precision", "ms a slice", "agreement", "Dice", "verdict")
 
 
 @app.command(epilog=EPILOG)
@@ -100,9 +123,10 @@ def build(
     with render.command("engine build", as_json=as_json, cases=False) as run:
         from engines.runtimes import engine
         from engines.runtimes.plan import Wanted
+        from engines.segment import golden
 
         wanted = Wanted(precision or "", batch, engine.targets(gpus), device)
-        built = engine.build(model, backend, wanted)
+        built = engine.build(model, backend, wanted, probes=golden.of)
         run.facts["engine"] = built.as_json()
         if not as_json:
             render.table(HEADINGS, [built.cells()])
@@ -146,16 +170,65 @@ def inspect(name: Engine, *, as_json: options.AsJson = False) -> None:
 
 
 @app.command(epilog=EPILOG)
+def tune(
+    model: TunedModel,
+    *,
+    device: options.Device = "auto",
+    repeats: Repeats = 5,
+    forget: Forget = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure the backends for a model here, and prefer the fastest from now on.
+
+    Every backend and precision that is installed labels the golden probes of the model.
+    Those that agree with the reference are timed on them in turns, and the order, the
+    fastest first, is pinned for this model file and this kind of device: each later
+    run takes it in place of the usual one, and its record says so. Nothing else that
+    is measured ever changes what computes.
+    """
+    with render.command("engine tune", as_json=as_json, cases=False) as run:
+        from engines.networks import shelf
+        from engines.runtimes import devices, pins, tune
+        from engines.segment import golden
+
+        opened, place = shelf.open(model), devices.pick(device)
+        if forget:
+            run.facts["forgotten"] = pins.forget(opened, place)
+            if not as_json:
+                there = "forgotten" if run.facts["forgotten"] else "nothing was pinned"
+                render.say(f"order for {model} on {devices.kind(place)}: {there}")
+            return
+        rows, pin = tune.tune(
+            opened,
+            place,
+            probes=lambda: golden.of(opened),
+            repeats=repeats,
+            notify=(lambda line: None) if as_json else render.say,
+        )
+        run.facts["candidates"] = [row.as_json() for row in rows]
+        run.facts["pin"] = pin.as_json()
+        if not as_json:
+            render.table(TUNED, [row.cells() for row in rows])
+            render.say(f"pinned for {pin.title} on {pin.device}")
+
+
+@app.command(epilog=EPILOG)
 def clear(names: Engines = None, *, as_json: options.AsJson = False) -> None:
-    """Remove engines, and what interrupted builds have left."""
+    """Remove engines, verdicts of the parity gate and pinned orders.
+
+    The next run makes what it needs again and computes the same; only an order that
+    'spine engine tune' pinned is gone. What interrupted builds have left goes too.
+    """
     with render.command("engine clear", as_json=as_json, cases=False) as run:
         from engines.runtimes import engine
 
-        removed, notes = engine.clear(names or ())
-        run.facts["removed"] = removed
-        run.warnings += notes
+        cleared = engine.clear(names or ())
+        run.facts |= cleared.as_json()
+        run.warnings += cleared.notes
         if not as_json:
-            render.say(f"removed: {', '.join(removed) or 'nothing'}")
+            render.say(f"removed: {', '.join(cleared.engines) or 'no engine'}")
+            render.say(f"verdicts removed: {cleared.verdicts}")
+            render.say(f"pinned orders removed: {cleared.pins}")
 
 
 def _show(record: dict[str, Any]) -> None:

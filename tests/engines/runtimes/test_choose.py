@@ -1,177 +1,298 @@
-"""The fastest runtime that agrees with the reference is chosen, and the choice told."""
+"""The first in a fixed order that passes the gate is chosen, whatever else happens."""
 
+import errno
+import shutil
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from engines.errors import BackendError, MissingBackendError, SettingsError
-from engines.networks.manifest import Model
-from engines.runtimes import backends, choose, paces
-from engines.runtimes.backends import Backend
-from engines.runtimes.torch_runtime import TorchRuntime
-from tests.engines.runtimes.test_gate import NOISE, a_model
+from engines.errors import (
+    BackendError,
+    MissingBackendError,
+    ModelFileError,
+    SettingsError,
+)
+from engines.networks.probes import Probe
+from engines.runtimes import backends, choose, pins, verdicts
+from engines.runtimes.backends import REFERENCE
+from engines.runtimes.choose import Choice
+from engines.runtimes.devices import CPU, Device
+from tests.engines.runtimes.backend_rows import (
+    BEHAVIOUR,
+    LOADED,
+    RUN,
+    agrees,
+    disagrees,
+    raises,
+    row,
+    set_rows,
+    table,
+)
+from tests.engines.runtimes.test_gate import a_model, probes_of
 
-CPU = torch.device("cpu")
-WAYS = {"cpu": ("bfloat16", "float32")}
+__all__ = ["table"]
 
+pytestmark = pytest.mark.usefixtures("table")
 
-def agreeing(
-    model: Model, device: torch.device, precision: str, probe: Sequence[torch.Tensor]
-) -> TorchRuntime:
-    del precision, probe
-    runtime = TorchRuntime(model, device, "float32")
-    runtime.backend, runtime.precision = "quick", "bfloat16"  # type: ignore[misc]
-    return runtime
-
-
-class Upside(TorchRuntime):
-    """Says the opposite of the reference."""
-
-    def predict(self, slices: torch.Tensor) -> torch.Tensor:
-        return super().predict(slices).flip(1)
-
-
-def disagreeing(
-    model: Model, device: torch.device, precision: str, probe: Sequence[torch.Tensor]
-) -> TorchRuntime:
-    del precision, probe
-    return Upside(model, device, "float32")
-
-
-def broken(*_: object) -> TorchRuntime:
-    msg = "the library refused the network"
-    raise BackendError(msg)
+MODEL = a_model(1)
+PROBES = probes_of(MODEL)
+QUICK, OTHER = ("quick", "bfloat16"), ("other", "bfloat16")
 
 
-def a_row(name: str, how: str, *libraries: str) -> Backend:
-    factory = f"{__name__}:{how}"
-    return Backend(name, factory, libraries, "torch", "extra", {"cpu": ("bfloat16",)})
+def chosen(**named: Any) -> Choice:
+    return choose.choose(MODEL, CPU, **{"probes": lambda: PROBES, **named})
 
 
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """The reference alone; tests add rows."""
-    monkeypatch.setenv("SPINE_CACHE", str(tmp_path / "cache"))
-    set_rows(monkeypatch)
-    return monkeypatch
+def no_probes() -> Sequence[Probe]:
+    pytest.fail("probes were read although a verdict is kept")
 
 
-def set_rows(patch: pytest.MonkeyPatch, *rows: Backend) -> None:
-    reference = Backend(
-        "torch",
-        "engines.runtimes.torch_runtime:load",
-        (),
-        "torch",
-        "",
-        {"cpu": ("float32",)},
-    )
-    patch.setattr(backends, "BACKENDS", {row.name: row for row in (reference, *rows)})
-    patch.setattr(choose, "cpu_has_bfloat16", lambda: True)
+def used(choice: Choice) -> tuple[str, str]:
+    return choice.runtime.backend, choice.runtime.precision
+
+
+def test_every_backend_has_its_place_in_the_order_of_preference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    offered = {
+        (kind, one.name, precision)
+        for one in backends.BACKENDS.values()
+        for kind, precisions in one.precisions.items()
+        for precision in precisions
+        if precision not in choose.ONLY_NAMED
+    }
+    ordered = [(kind, *one) for kind, rows in choose.PREFERENCE.items() for one in rows]
+    assert len(set(ordered)) == len(ordered)
+    assert set(ordered) == offered
+    assert {rows[-1] for rows in choose.PREFERENCE.values()} == {REFERENCE}
+
+
+@pytest.mark.parametrize(
+    ("device", "bfloat16", "expected"),
+    [
+        (CPU, True, ["openvino bfloat16", "openvino float32", "torch bfloat16"]),
+        (CPU, False, ["openvino float32", "torch float32"]),
+        (
+            Device("cuda", 0),
+            False,
+            ["tensorrt float16", "tensorrt-rtx float16", "torch float16",
+             "torch bfloat16", "tensorrt float32", "tensorrt-rtx float32"],
+        ),
+    ],
+)  # fmt: skip
+def test_the_usual_order(
+    monkeypatch: pytest.MonkeyPatch,
+    device: Device,
+    bfloat16: bool,
+    expected: list[str],
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(backends.Backend, "missing", lambda _: None)
+    monkeypatch.setattr(choose, "cpu_has_bfloat16", lambda: bfloat16)
+    found = [" ".join(one) for one in choose.candidates(device, "auto", "auto")]
+    assert found[: len(expected)] == expected
+    assert found[-1] == "torch float32"
+    assert ("torch bfloat16" in found) == (bfloat16 or device != CPU)
 
 
 def test_the_reference_alone_needs_no_gate(table: pytest.MonkeyPatch) -> None:
-    choice = choose.choose(a_model(1), CPU, "auto", NOISE)
-    assert (choice.runtime.backend, choice.runtime.precision) == ("torch", "float32")
+    set_rows(table)
+    choice = chosen(probes=no_probes)
+    assert used(choice) == REFERENCE
     assert choice.gate is None
     assert "nothing faster" in choice.reason
-    assert "asked for" in choose.choose(a_model(1), CPU, "float32", NOISE).reason
+    assert "asked for" in chosen(precision="float32", probes=no_probes).reason
 
 
-def test_what_agrees_is_measured_and_the_fastest_taken(
-    table: pytest.MonkeyPatch,
-) -> None:
-    set_rows(table, a_row("quick", "agreeing"))
-    pace = {"quick": 1.0, "torch": 2.0}
-    table.setattr(choose, "_pace", lambda runtime, _: pace[runtime.backend])
-    choice = choose.choose(a_model(1), CPU, "auto", NOISE)
-    assert choice.runtime.backend == "quick"
+def test_the_first_that_passes_is_taken_and_no_other_loaded() -> None:
+    choice = chosen()
+    assert used(choice) == QUICK
     assert choice.gate is not None
     assert choice.gate.passed
-    assert "1.0 ms a slice" in choice.reason
-    assert [one.ms_per_slice for one in choice.tried] == [2.0, 1.0]
+    assert choice.reason.startswith("quick in bfloat16 passed the gate: agreement 100")
+    assert [one.candidate for one in choice.tried] == LOADED == [QUICK]
 
 
-def test_a_faster_one_that_disagrees_is_left_out_and_told(
-    table: pytest.MonkeyPatch,
-) -> None:
-    set_rows(table, a_row("wrong", "disagreeing"))
-    choice = choose.choose(a_model(1), CPU, "auto", NOISE)
-    assert choice.runtime.backend == "torch"
-    assert "wrong in bfloat16 failed the gate" in choice.reason
+def test_one_that_disagrees_is_skipped_with_its_figures() -> None:
+    BEHAVIOUR["quick"] = disagrees
+    choice = chosen()
+    assert used(choice) == OTHER
+    assert "quick in bfloat16 failed the gate: agreement 0" in choice.reason
+    assert [one.usable for one in choice.tried] == [False, True]
+    assert not choice.refused
+    BEHAVIOUR["other"] = disagrees
+    shutil.rmtree(verdicts.cache.default_folder())
+    choice = chosen()
+    assert used(choice) == REFERENCE
+    assert choice.reason.startswith("torch in float32; quick in bfloat16 failed")
     assert not choice.refused
 
 
-def test_what_was_named_and_disagrees_is_refused_with_its_figures(
-    table: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendError("the library refused the network"),
+        RuntimeError("engine"),
+        NotImplementedError("no such kernel"),
+        ValueError(),
+        MemoryError("out"),
+        OSError(errno.ENOSPC, "no space"),
+        AssertionError("x\ny"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("where", ["load quick", "quick"])
+def test_a_candidate_that_raises_anything_is_skipped_with_its_reason(
+    where: str, error: Exception
 ) -> None:
-    set_rows(table, a_row("wrong", "disagreeing"))
-    choice = choose.choose(a_model(1), CPU, "auto", NOISE, "wrong")
-    assert choice.refused
-    assert choice.runtime.backend == "torch"
-    assert choice.gate is not None
-    assert not choice.gate.passed
-    assert "failed the gate: agreement" in choice.reason
+    BEHAVIOUR[where] = raises(error)
+    choice = chosen()
+    assert used(choice) == OTHER
+    (problem,) = [one.problem for one in choice.tried if one.problem]
+    assert (type(error).__name__ in problem) != isinstance(error, BackendError)
+    assert f"quick in bfloat16 could not be loaded or run: {problem}" in choice.reason
 
 
-def test_paces_are_measured_once(table: pytest.MonkeyPatch) -> None:
-    set_rows(table, a_row("quick", "agreeing"))
-    pace = {"quick": 3.0, "torch": 2.0}
-    table.setattr(choose, "_pace", lambda runtime, _: pace[runtime.backend])
-    first = choose.choose(a_model(1), CPU, "auto", NOISE)
-    assert first.runtime.backend == "torch"
-    table.setattr(choose, "_pace", broken)
-    again = choose.choose(a_model(1), CPU, "auto", NOISE)
-    assert again.runtime.backend == "torch"
-    assert "2.0 ms a slice" in again.reason
-    table.setattr(torch, "get_num_threads", lambda: 99)
-    assert paces.Paces(a_model(1), CPU).read() == {}
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_who_stops_the_program_stops_it(error: BaseException) -> None:
+    BEHAVIOUR["quick"] = raises(error)
+    with pytest.raises(type(error)):
+        chosen()
+    assert verdicts.kept() == ([], [])
 
 
-def test_what_disagreed_once_has_its_chance_with_other_scans(
-    table: pytest.MonkeyPatch,
-) -> None:
-    set_rows(table, a_row("wrong", "disagreeing"))
-    pace = {"wrong": 1.0, "torch": 2.0}
-    table.setattr(choose, "_pace", lambda runtime, _: pace[runtime.backend])
-    table.setattr(Upside, "backend", "wrong")
+def test_a_kept_verdict_saves_judging_and_reading_probes() -> None:
+    BEHAVIOUR["quick"] = disagrees
+    first = chosen()
+    LOADED.clear()
+    RUN.clear()
+    again = chosen(probes=no_probes)
+    assert again.reason == first.reason
+    records = [[one.as_json() for one in each.tried] for each in (first, again)]
+    assert records[0] == records[1]
+    assert (LOADED, RUN) == ([OTHER], [])
+
+
+def test_an_emptied_cache_changes_nothing_but_that_it_is_judged_anew() -> None:
+    BEHAVIOUR["quick"] = disagrees
+    first = chosen()
     for _ in range(2):
-        choice = choose.choose(a_model(1), CPU, "auto", NOISE)
-        assert choice.runtime.backend == "torch"
-        assert "wrong in bfloat16 failed the gate" in choice.reason
+        shutil.rmtree(verdicts.cache.default_folder())
+        again = chosen()
+        assert used(again) == used(first)
+        assert (again.reason, again.tried) == (first.reason, first.tried)
 
 
-def test_a_damaged_book_of_paces_is_written_anew(table: pytest.MonkeyPatch) -> None:
-    book = paces.default_folder() / paces.FILE
-    book.parent.mkdir(parents=True)
-    book.write_text("[1,", encoding="utf-8")
-    kept = paces.Paces(a_model(1), CPU)
-    assert kept.read() == {}
-    kept.write({("torch", "float32"): 2.5})
-    assert kept.read() == {("torch", "float32"): 2.5}
-    kept.write({("other", "int8"): None})
-    assert kept.read() == {("torch", "float32"): 2.5, ("other", "int8"): paces.NEVER}
+@pytest.mark.parametrize("names", list(permutations(["", "precision", "backend"])))
+def test_what_was_asked_before_changes_nothing(
+    names: tuple[str, ...],
+) -> None:
+    """Whatever verdicts earlier runs left, the same is chosen."""
+    BEHAVIOUR["quick"] = disagrees
+    asked = {
+        "": {},
+        "precision": {"precision": "bfloat16"},
+        "backend": {"backend": "other"},
+    }
+    found = {name: used(chosen(**asked[name])) for name in names}
+    assert found == dict.fromkeys(asked, OTHER)
 
 
-def test_a_backend_that_breaks_is_left_out_unless_it_was_named(
+def test_a_busy_machine_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock is looked at while choosing."""
+
+    def no_clock() -> float:
+        pytest.fail("a time was measured")
+
+    for name in ("perf_counter", "monotonic", "process_time"):
+        monkeypatch.setattr(f"time.{name}", no_clock)
+    assert used(chosen()) == QUICK
+
+
+def test_what_once_passed_and_cannot_be_loaded_now_gives_way() -> None:
+    chosen()
+    BEHAVIOUR["load quick"] = raises(RuntimeError("the engine is gone"))
+    choice = chosen()
+    assert used(choice) == OTHER
+    assert "RuntimeError: the engine is gone" in choice.reason
+    del BEHAVIOUR["load quick"]
+    assert used(chosen(probes=no_probes)) == QUICK
+
+
+def test_damaged_probes_are_no_reason_to_skip_a_backend() -> None:
+    def damaged() -> Sequence[Probe]:
+        raise ModelFileError("the golden probes are damaged")
+
+    with pytest.raises(ModelFileError, match="golden probes are damaged"):
+        chosen(probes=damaged)
+    BEHAVIOUR["load quick"] = raises(ModelFileError("the weights do not fit"))
+    with pytest.raises(ModelFileError, match="weights do not fit"):
+        chosen()
+    assert verdicts.kept() == ([], [])
+
+
+def test_without_any_probe_nothing_but_the_reference_is_used() -> None:
+    assert used(chosen(probes=lambda: ())) == REFERENCE
+
+
+def test_what_was_named_and_disagrees_is_refused_with_its_figures() -> None:
+    BEHAVIOUR["quick"] = disagrees
+    for read in (lambda: PROBES, no_probes):
+        choice = chosen(backend="quick", probes=read)
+        assert choice.refused
+        assert used(choice) == REFERENCE
+        assert choice.gate is not None
+        assert not choice.gate.passed
+        assert "failed the gate: agreement" in choice.reason
+
+
+def test_a_named_backend_that_cannot_be_loaded_is_an_error_every_time() -> None:
+    BEHAVIOUR["load quick"] = raises(BackendError("refused", hint="Do this."))
+    assert used(chosen()) == OTHER
+    for _ in range(2):
+        with pytest.raises(BackendError, match="refused") as caught:
+            chosen(backend="quick")
+        assert caught.value.hint == "Do this."
+    BEHAVIOUR["load quick"] = raises(ZeroDivisionError("x"))
+    with pytest.raises(BackendError, match=r"cannot run this network \(ZeroDiv"):
+        chosen(backend="quick", precision="bfloat16")
+    del BEHAVIOUR["load quick"]
+    assert used(chosen(backend="quick")) == QUICK
+    assert used(chosen(probes=no_probes)) == QUICK
+
+
+def test_a_named_backend_may_compute_in_another_precision(
     table: pytest.MonkeyPatch,
 ) -> None:
-    set_rows(table, a_row("weak", "broken"))
-    choice = choose.choose(a_model(1), CPU, "auto", NOISE)
-    assert choice.runtime.backend == "torch"
-    assert "the library refused" in choice.reason
-    with pytest.raises(BackendError, match="refused the network"):
-        choose.choose(a_model(1), CPU, "auto", NOISE, "weak")
+    set_rows(table, row("quick", "bfloat16", "float32"))
+    table.setattr(
+        "tests.engines.runtimes.backend_rows.Backstage.predict",
+        lambda self, slices: BEHAVIOUR[self.precision](
+            super(type(self), self).predict(slices)
+        ),
+    )
+    BEHAVIOUR.update(bfloat16=disagrees, float32=agrees)
+    choice = chosen(backend="quick")
+    assert used(choice) == ("quick", "float32")
+    assert not choice.refused
+    BEHAVIOUR["float32"] = disagrees
+    shutil.rmtree(verdicts.cache.default_folder())
+    assert chosen(backend="quick").refused
 
 
 def test_what_is_not_there_is_refused_only_where_it_was_named(
     table: pytest.MonkeyPatch,
 ) -> None:
-    set_rows(table, a_row("absent", "agreeing", "no_such_library"))
-    assert choose.candidates(CPU, "auto", "auto") == [("torch", "float32")]
+    set_rows(table, row("quick", libraries=("no_such_library",)))
+    assert choose.candidates(CPU, "auto", "auto") == [REFERENCE]
     with pytest.raises(MissingBackendError, match="no_such_library") as caught:
-        choose.candidates(CPU, "auto", "absent")
+        choose.candidates(CPU, "auto", "quick")
     assert "spinecli[extra]" in caught.value.hint
     with pytest.raises(SettingsError, match="no backend is called 'fast'"):
         choose.candidates(CPU, "auto", "fast")
@@ -179,9 +300,82 @@ def test_what_is_not_there_is_refused_only_where_it_was_named(
         choose.candidates(CPU, "int8", "auto")
 
 
-def test_a_processor_without_bfloat16_is_offered_none(
+def test_what_has_no_place_in_the_order_comes_before_the_reference(
     table: pytest.MonkeyPatch,
 ) -> None:
-    set_rows(table, a_row("quick", "agreeing"))
-    table.setattr(choose, "cpu_has_bfloat16", lambda: False)
-    assert choose.candidates(CPU, "auto", "auto") == [("torch", "float32")]
+    table.setattr(choose, "PREFERENCE", {"cpu": (OTHER, REFERENCE)})
+    assert choose.candidates(CPU, "auto", "auto") == [OTHER, QUICK, REFERENCE]
+
+
+def test_int8_is_used_only_where_it_is_named(table: pytest.MonkeyPatch) -> None:
+    set_rows(table, row("quick", "int8", "bfloat16"))
+    assert choose.candidates(CPU, "auto", "auto") == [QUICK, REFERENCE]
+    assert choose.candidates(CPU, "auto", "quick") == [QUICK]
+    assert choose.candidates(CPU, "int8", "auto") == [("quick", "int8")]
+
+
+def test_first_use_is_announced_once() -> None:
+    lines: list[str] = []
+    BEHAVIOUR["quick"] = disagrees
+    for _ in range(2):
+        chosen(notify=lines.append)
+    assert lines == [
+        f"first use of m with {name} in bfloat16 here: converting and checking, once"
+        for name in ("quick", "other")
+    ]
+
+
+def test_the_reference_is_loaded_only_where_it_computes() -> None:
+    chosen()
+    assert REFERENCE not in LOADED
+    BEHAVIOUR.update(quick=disagrees, other=disagrees)
+    shutil.rmtree(verdicts.cache.default_folder())
+    chosen()
+    assert LOADED.count(REFERENCE) == 1
+
+
+def pin(*order: tuple[str, str]) -> Path:
+    made = pins.new(MODEL, CPU, [(one, 1.0 + n) for n, one in enumerate(order)])
+    return pins.keep(MODEL, CPU, made)
+
+
+def test_a_pinned_order_is_taken_and_named() -> None:
+    path = pin(OTHER, REFERENCE)
+    choice = chosen()
+    assert used(choice) == OTHER
+    day = verdicts.kept()[0][0].judged[:10]
+    assert choice.reason.startswith(
+        f"order pinned by 'spine engine tune' on {day}; other in bfloat16 passed"
+    )
+    path.unlink()
+    assert used(chosen()) == QUICK
+
+
+def test_a_pinned_order_may_begin_with_the_reference() -> None:
+    pin(REFERENCE, QUICK)
+    choice = chosen(probes=no_probes)
+    assert used(choice) == REFERENCE
+    assert choice.reason.endswith("; torch in float32")
+    assert used(chosen(backend="quick")) == QUICK
+
+
+def test_a_pinned_backend_still_has_to_pass() -> None:
+    BEHAVIOUR["other"] = disagrees
+    pin(OTHER, QUICK)
+    assert used(chosen()) == QUICK
+
+
+def test_a_damaged_pin_is_not_used_and_named() -> None:
+    path = pin(OTHER, REFERENCE)
+    path.write_text(path.read_text().replace("other", "quick"))
+    choice = chosen()
+    assert used(choice) == QUICK
+    assert "'spine engine tune' is damaged and not used" in choice.reason
+
+
+def test_a_pin_of_another_model_or_processor_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pin(OTHER, REFERENCE)
+    monkeypatch.setattr("engines.runtimes.devices.processor", lambda: "another CPU")
+    assert used(chosen()) == QUICK

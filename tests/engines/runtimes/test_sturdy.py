@@ -1,5 +1,6 @@
 """Batches that do not fit are halved; a lost device is told as such."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,3 +68,26 @@ def test_time_is_counted_until_it_is_taken() -> None:
     runtime.predict(SLICES)
     assert runtime.take()[0] > 0
     assert runtime.take() == (0.0, 0, [])
+
+
+def test_arrays_of_numpy_stay_arrays() -> None:
+    class OnHost(Small):
+        device = "cpu"
+
+        def predict(self, slices: np.ndarray) -> np.ndarray:
+            self.asked.append(len(slices))
+            if len(slices) > self.holds:
+                raise torch.OutOfMemoryError("out of memory")
+            return np.repeat(slices, 2, axis=1)
+
+    found = SturdyRuntime(OnHost(3)).predict(SLICES.numpy())
+    np.testing.assert_array_equal(found, np.repeat(SLICES.numpy(), 2, axis=1))
+
+
+def test_memory_of_the_machine_that_runs_out_is_told() -> None:
+    class Full(Small):
+        def predict(self, slices: torch.Tensor) -> torch.Tensor:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        SturdyRuntime(Full(1)).predict(SLICES)
