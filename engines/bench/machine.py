@@ -1,17 +1,19 @@
 """What a machine is, so that its figures can be told from those of another."""
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from engines import __version__
-from engines.doctor import cores
 from engines.runtimes.backends import BACKENDS
-from engines.runtimes.devices import Device, cpu_has_bfloat16, memory_gib
-
-CPU_FACTS = Path("/proc/cpuinfo")
+from engines.runtimes.devices import (
+    Device,
+    cores,
+    cpu_has_bfloat16,
+    memory_gib,
+    processor,
+)
 
 
 def facts(device: Device) -> dict[str, Any]:
@@ -23,8 +25,8 @@ def facts(device: Device) -> dict[str, Any]:
     memory = memory_gib()
     about: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
-        "cores": cores(),
+        "cpu": processor(),
+        "cores": len(cores()),
         "threads": torch.get_num_threads(),
         "bfloat16": cpu_has_bfloat16(),
         "memory_gib": None if memory is None else round(memory, 1),
@@ -38,16 +40,6 @@ def facts(device: Device) -> dict[str, Any]:
             "gpu_memory_gib": round(gpu.total_memory / 2**30, 1),
         }
     return about | {"versions": _versions()}
-
-
-def _cpu() -> str:
-    """Return the processor's name; empty where the system does not tell it."""
-    try:
-        lines = CPU_FACTS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named = (line.partition(":")[2].strip() for line in lines if "model name" in line)
-    return next(named, platform.processor())
 
 
 def _versions() -> dict[str, str]:

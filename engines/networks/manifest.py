@@ -327,9 +327,13 @@ def read_probes(path: Path) -> tuple[Probe, ...]:
 
 
 def _network(path: Path, held: Content) -> "nn.Module":
+    import torch
+
     from engines.networks import build
 
-    return build.network_of(path, held.manifest, held.weights)
+    # Weights made in inference mode could not be traced or trained afterwards.
+    with torch.inference_mode(mode=False):
+        return build.network_of(path, held.manifest, held.weights)
 
 
 def _probes(path: Path, manifest: Manifest) -> tuple[Probe, ...]:

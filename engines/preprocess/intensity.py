@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 Normalisation = Literal["none", "zero-mean", "zero-one", "minus-one-one", "maximum"]
@@ -104,6 +103,8 @@ def smooth(
     values: Floats, sigma_mm: float, spacing_mm: tuple[float, float, float]
 ) -> Floats:
     """Return ``values`` (I, J, K) after a Gaussian of ``sigma_mm``."""
+    import SimpleITK as sitk
+
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     image.SetSpacing(spacing_mm)
     done = sitk.SmoothingRecursiveGaussian(image, sigma_mm)

@@ -2,7 +2,8 @@
 
 ``judge`` holds a runtime against the golden probes of its model, whose labels torch
 gave in float32 when the model was made; ``compare`` holds two runtimes against each
-other on the scans at hand.
+other on the scans at hand. Pixels that are a tie between two classes in the reference
+itself, whose label is a matter of rounding, count neither for nor against a runtime.
 """
 
 import sys
@@ -23,7 +24,8 @@ LEAST_DICE = 0.999
 """Least Dice between the two foregrounds."""
 
 TIE = 0.05
-"""Margin of the reference below which its own label is a matter of rounding."""
+"""Margin between the two likeliest classes of the reference below which its own label
+is a matter of rounding: bfloat16 moves a probability by about half of that."""
 
 SURE = 0.5
 """Margin of the reference from which on no pixel may get another label."""
@@ -40,15 +42,14 @@ class Gate:
     """What the comparison gave.
 
     Attributes:
-        agreement: share of pixels with the same label; 0 where a probability is no
-            number.
-        dice: between the two foregrounds; 1 when both are empty.
+        agreement: share of pixels with the same label, ties left out; 0 where a
+            probability is no number.
+        dice: between the two foregrounds, ties left out; 1 when both are empty.
         slices: that were compared, or cubes.
         ties: pixels of another label where the margin of the reference is below
-            ``TIE``; None where margins are not known.
-        errors: the other pixels of another label; None likewise.
-        surest: largest margin of a pixel of another label, 0 where there is none; None
-            likewise.
+            ``TIE``.
+        errors: the other pixels of another label.
+        surest: largest margin of a pixel of another label, 0 where there is none.
     """
 
     backend: str
@@ -56,39 +57,36 @@ class Gate:
     agreement: float
     dice: float
     slices: int
-    ties: int | None = None
-    errors: int | None = None
-    surest: float | None = None
+    ties: int = 0
+    errors: int = 0
+    surest: float = 0.0
 
     @property
     def passed(self) -> bool:
         """Say whether the faster runtime may be used."""
-        sure = self.surest is not None and self.surest >= SURE
         enough = self.agreement >= LEAST_AGREEMENT and self.dice >= LEAST_DICE
-        return enough and not sure
+        return enough and self.surest < SURE
 
     @property
     def figures(self) -> str:
         """Return agreement and Dice in words, and what was sure but labelled so."""
         told = f"agreement {self.agreement:.4%}, Dice {self.dice:.4f}"
-        if self.surest is not None and self.surest >= SURE:
+        if self.surest >= SURE:
             told += f", another label at a margin of {self.surest:.2f}"
         return told
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Gate":
         """Rebuild the figures from ``as_json``."""
-        ties, errors = record.get("ties"), record.get("errors")
-        surest = record.get("surest")
         return cls(
             str(record["backend"]),
             str(record["precision"]),
             float(record["agreement"]),
             float(record["dice"]),
             int(record["slices"]),
-            None if ties is None else int(ties),
-            None if errors is None else int(errors),
-            None if surest is None else float(surest),
+            int(record["ties"]),
+            int(record["errors"]),
+            float(record["surest"]),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -101,7 +99,7 @@ class Gate:
             "slices": self.slices,
             "ties": self.ties,
             "errors": self.errors,
-            "surest": self.surest and _rounded(self.surest, SURE),
+            "surest": _rounded(self.surest, SURE),
             "passed": self.passed,
         }
 
@@ -135,8 +133,11 @@ def compare(reference: Runtime, candidate: Runtime, batches: Sequence[Array]) ->
     """
     tally = _Tally()
     for batch in batches:
-        probabilities = on_host(candidate.predict(batch))
-        tally.add(probabilities, on_host(reference.predict(batch)).argmax(axis=1))
+        right = on_host(reference.predict(batch))
+        second, first = np.moveaxis(np.partition(right, -2, axis=1)[:, -2:], 1, 0)
+        margins = np.rint((first - second) * MARGIN_STEPS).astype(np.uint8)
+        found = on_host(candidate.predict(batch))
+        tally.add(found, right.argmax(axis=1), margins)
     return tally.gate(candidate)
 
 
@@ -164,13 +165,13 @@ class _Tally:
         self._slices = self._pixels = self._same = 0
         self._both = self._foreground = 0
         self._ties = self._errors = self._surest = 0
-        self._finite = self._margins = True
+        self._finite = True
 
     def add(
         self,
         probabilities: NDArray[np.float32],
         truth: NDArray[np.integer[Any]],
-        margins: NDArray[np.uint8] | None = None,
+        margins: NDArray[np.uint8],
     ) -> None:
         """Count a batch: probabilities (N, classes, ...), labels and margins (N, ...).
 
@@ -182,34 +183,29 @@ class _Tally:
             msg = f"labels of {found.shape} were given where {truth.shape} was expected"
             raise ValueError(msg)
         self._finite &= bool(np.isfinite(probabilities).all())
-        same = found == truth
+        same, clear = found == truth, margins >= TIE * MARGIN_STEPS
         self._slices += len(truth)
-        self._pixels += truth.size
-        self._same += int(same.sum())
-        self._both += int((same & (truth > 0)).sum())
-        self._foreground += int((found > 0).sum() + (truth > 0).sum())
-        if margins is None:
-            self._margins = False
-        elif not same.all():
-            steps = margins[~same]
-            ties = int((steps < TIE * MARGIN_STEPS).sum())
-            self._ties += ties
-            self._errors += steps.size - ties
-            self._surest = max(self._surest, int(steps.max()))
+        self._pixels += int(clear.sum())
+        self._same += int((same & clear).sum())
+        self._both += int((same & (truth > 0) & clear).sum())
+        self._foreground += int(((found > 0) & clear).sum())
+        self._foreground += int(((truth > 0) & clear).sum())
+        self._ties += int((~same & ~clear).sum())
+        self._errors += int((~same & clear).sum())
+        self._surest = max(self._surest, int(margins[~same].max(initial=0)))
 
     def gate(self, runtime: Runtime) -> Gate:
         """Return the figures of all batches."""
         dice = 2 * self._both / self._foreground if self._foreground else 1.0
-        known = self._margins
         return Gate(
             runtime.backend,
             runtime.precision,
             self._same / max(1, self._pixels) if self._finite else 0.0,
             dice if self._finite else 0.0,
             self._slices,
-            self._ties if known else None,
-            self._errors if known else None,
-            self._surest / MARGIN_STEPS if known else None,
+            self._ties,
+            self._errors,
+            self._surest / MARGIN_STEPS,
         )
 
 

@@ -276,7 +276,8 @@ def _labelled(model: Model, images: Images, names: Sequence[str]) -> Probe:
     return Probe(given, np.concatenate(labels), np.concatenate(margins), tuple(names))
 
 
-@torch.inference_mode()
 def _probabilities(model: Model, images: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model.network(images)
-    return logits.softmax(dim=1)
+    network = model.network
+    with torch.inference_mode():
+        logits: torch.Tensor = network(images)
+        return logits.softmax(dim=1)

@@ -191,7 +191,9 @@ def test_int8_needs_probes_and_is_calibrated_on_them(
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-4)
     assert capsys.readouterr().out == ""
     (kept,) = engine.listing()
-    assert kept.entry.key.calibration == Wanted("int8", probes=tuple(probes)).calibration
+    assert (
+        kept.entry.key.calibration == Wanted("int8", probes=tuple(probes)).calibration
+    )
     assert kept.entry.facts["settings"]["calibrated_on"] == 2
 
 
