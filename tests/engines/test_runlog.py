@@ -127,7 +127,7 @@ def test_a_strange_case_is_one_that_is_not_done(case: object, tmp_path: Path) ->
         "warnings": [], "error": {"code": "c", "message": "m", "hint": ""},
     }  # fmt: skip
     path = tmp_path / "spine-run.json"
-    path.write_text(json.dumps({"cases": [case, kept], "choices": [case]}))
+    path.write_text(json.dumps({"cases": [case, kept]}))
     log = RunLog(tmp_path, {})
     assert log.made_by("a", MADE) is None
     log.add(done(tmp_path, "c"))
@@ -145,7 +145,7 @@ def test_a_strange_case_is_one_that_is_not_done(case: object, tmp_path: Path) ->
 def test_a_record_that_is_none_is_begun_anew(text: str, tmp_path: Path) -> None:
     (tmp_path / "spine-run.json").write_text(text)
     log = RunLog(tmp_path, {})
-    assert log.kept_choice({"a": 1}) is None
+    assert log.made_by("a", MADE) is None
     log.add(done(tmp_path, "a"))
     assert [case["name"] for case in log.finish()] == ["a"]
     assert RunLog(tmp_path, {}).made_by("a", MADE) is not None
@@ -165,17 +165,3 @@ def test_an_output_that_is_not_what_was_written_is_made_again(
     assert RunLog(tmp_path, {}).made_by("a", MADE) is not None
     (tmp_path / "a.nii.gz").write_bytes(content)
     assert RunLog(tmp_path, {}).made_by("a", MADE) is None
-
-
-def test_of_runs_that_choose_at_once_the_first_is_heard(tmp_path: Path) -> None:
-    key = {"model_sha256": "a", "device": "cpu"}
-    first, second = RunLog(tmp_path, {}), RunLog(tmp_path, {})
-    assert first.keep_choice(key, {"backend": "torch"}) == {"backend": "torch"}
-    assert second.kept_choice(key) is None
-    assert second.keep_choice(key, {"backend": "openvino"}) == {"backend": "torch"}
-    assert second.keep_choice({**key, "device": "x"}, {"backend": "y"}) == {
-        "backend": "y"
-    }
-    first.finish()
-    assert RunLog(tmp_path, {}).kept_choice(key) == {"backend": "torch"}
-    assert RunLog(tmp_path, {}).kept_choice({**key, "device": "x"}) == {"backend": "y"}
