@@ -200,7 +200,7 @@ def test_doctor_shows_what_the_gate_said(copied: Path) -> None:
     done = CliRunner().invoke(app, ["doctor", "--json"])
     shown = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
     kept, _ = verdicts.kept()
-    assert len(kept) >= 1
+    assert {one.problem for one in kept} == {""}
     for one in kept:
         row = shown[f"gate unet-r34 {one.key.backend} {one.key.precision}"]
         assert row["details"] == one.as_json()
@@ -218,12 +218,10 @@ def test_doctor_shows_what_the_gate_said(copied: Path) -> None:
 
 
 def test_clearing_a_model_takes_its_verdicts_and_order_along(copied: Path) -> None:
-    engines, judged = len(Cache().entries()), len(verdicts.files())
+    engines, judged = len(Cache().names()), len(verdicts.files())
     assert judged >= 1
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cache, "names", lambda _: [])
-        assert spine("clear", "unet-x").exit_code == 2
+    assert spine("clear", "unet-x").exit_code == 2
     record = record_of(spine("clear", "unet-r34", "--json"))
 
     assert set(record) == ENVELOPE | CLEARED

@@ -22,7 +22,6 @@ from engines.runtimes.torch_runtime import GraphedRuntime
 from tests.engines.runtimes.test_gate import NOISE, a_model
 
 
-
 class Pass:
     """A network's pass that remembers what it was last run on."""
 

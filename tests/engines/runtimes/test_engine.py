@@ -51,6 +51,7 @@ def small_model(name: str) -> Model:
 def model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a small network in the place of every model."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+
     def exported(model: Model, precision: str, *_: object) -> bytes:
         if precision not in EXPORTED:
             EXPORTED[precision] = onnx_bytes(model, precision, (64, 64))

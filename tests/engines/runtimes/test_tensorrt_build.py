@@ -289,9 +289,7 @@ def test_the_plan_of_an_engine_for_cards_that_are_not_here(model: Model) -> None
 def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gpu]:
     """Make as if there were a GPU, the one under ``gpu``."""
     found = {"gpu": ADA}
-    monkeypatch.setattr(
-        tensorrt_build.devices, "pick", lambda _: Device("cuda", 0)
-    )
+    monkeypatch.setattr(tensorrt_build.devices, "pick", lambda _: Device("cuda", 0))
     monkeypatch.setattr(tensorrt_build, "gpu", lambda _: found["gpu"])
     return found
 
