@@ -119,10 +119,17 @@ def processor() -> Iterator[Finding]:
     from engines.runtimes import devices
 
     yield Finding("CPU", devices.processor())
-    yield Finding("CPU cores", str(len(devices.cores())))
+    yield Finding("CPU cores", str(cores()))
     fast = devices.cpu_has_bfloat16()
     told = "yes" if fast else "no: float32 is used"
     yield Finding("CPU bfloat16", told)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    from engines.runtimes import devices
+
+    return len(devices.cores())
 
 
 def memory() -> Iterator[Finding]:

@@ -54,7 +54,8 @@ def converted(
     double = doubled(network, example) if precision == "bfloat16" else None
     network, shown = (double, _split(example)) if double else (network, example)
     try:
-        with warnings.catch_warnings():
+        # Without gradients, since weights that were made in inference mode have none.
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # on the tracer, which OpenVINO calls
             graph = openvino.convert_model(_Likely(network).eval(), example_input=shown)
         graph.reshape([-1, shown.shape[1], *(-1,) * model.dimensions])

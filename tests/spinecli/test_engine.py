@@ -1,13 +1,15 @@
 """``spine engine``: the shipped model for cards that are not here, and refusals."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from engines.runtimes import backends
+from engines.runtimes import backends, pins, verdicts
+from engines.runtimes.cache import Cache
 from spinecli.app import app
 
 ENVELOPE = {"command", "version", "status", "exit_status", "warnings", "error"}
@@ -16,6 +18,8 @@ ENGINE = {
     "gpu", "driver", "profile", "size_bytes", "sha256", "made",
 }  # fmt: skip
 BUILT = {"fresh", "seconds"}
+CLEARED = {"removed", "removed_verdicts", "removed_pins"}
+ORDERED = ("backend", "precision", "ms_per_slice")
 WHOLE = {"settings", "memory", "tensors", "layer_precisions", "layers"}
 
 
@@ -102,11 +106,14 @@ def test_inspecting() -> None:
         (["build", "nothing", "--for", "sm86"], 2, "unknown_model", "'nothing'"),
         (["build", "unet-r34", "--for", "sm90"], 2, "settings", "'sm90'"),
         (
-            ["build", "unet-r34", "--precision", "int8", "--for", "sm86"],
+            ["build", "unet-r34", "--backend", "openvino", "--precision", "float16"],
             2,
             "settings",
-            "calibrated on scans",
+            "does not compute in float16",
         ),
+        (["tune", "nothing"], 2, "unknown_model", "'nothing'"),
+        (["tune", "unet-r34", "--device", "tpu"], 1, "device", "'tpu'"),
+        (["tune", "unet-r34", "--repeats", "0"], 2, "usage", "--repeats"),
         (["build", "unet-r34", "--batch", "0"], 2, "usage", "--batch"),
         (["build", "unet-r34", "--batch", "x"], 2, "usage", "--batch"),
         (["build", "unet-r34", "--backend", "torch"], 2, "settings", "torch is not"),
@@ -144,15 +151,104 @@ def test_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     record = record_of(spine("clear", "--json"))
 
-    assert set(record) == ENVELOPE | {"removed"}
+    assert set(record) == ENVELOPE | CLEARED
     assert record["removed"] == ["old"]
     assert list(tmp_path.iterdir()) == []
-    assert "removed: nothing" in spine("clear").stderr
+    assert "removed: no engine" in spine("clear").stderr
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tune the shipped model on the CPU; return the folder of the cache."""
+    folder = tmp_path_factory.mktemp("tuned")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPINE_CACHE", str(folder))
+        record = record_of(
+            spine("tune", "unet-r34", "--device", "cpu", "--repeats", "1", "--json")
+        )
+    assert set(record) == ENVELOPE | {"candidates", "pin"}
+    timed = [one for one in record["candidates"] if one["ms_per_slice"] is not None]
+    speeds = [one["ms_per_slice"] for one in timed]
+    assert speeds == sorted(speeds)
+    assert ("torch", "float32") in {(one["backend"], one["precision"]) for one in timed}
+    assert all(one["gate"] is None or one["gate"]["passed"] for one in timed)
+    assert [{k: one[k] for k in ORDERED} for one in timed] == record["pin"]["order"]
+    return folder
+
+
+@pytest.fixture
+def copied(tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(tuned, tmp_path / "cache")
+    monkeypatch.setenv("SPINE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_pinned_order_is_shown_and_forgotten(copied: Path) -> None:
+    assert len(pins.files()) == 1
+    shown = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)["checks"]
+    (order,) = [one for one in shown if one["name"] == "order unet-r34"]
+    assert order["details"]["model"] == "unet-r34"
+
+    forget = ("tune", "unet-r34", "--device", "cpu", "--forget")
+    assert record_of(spine(*forget, "--json"))["forgotten"] is True
+    assert pins.files() == []
+    assert record_of(spine(*forget, "--json"))["forgotten"] is False
+    assert "nothing was pinned" in spine(*forget).stderr
+
+
+def test_doctor_shows_what_the_gate_said(copied: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    shown = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    kept, _ = verdicts.kept()
+    assert {one.problem for one in kept} == {""}
+    for one in kept:
+        row = shown[f"gate unet-r34 {one.key.backend} {one.key.precision}"]
+        assert row["details"] == one.as_json()
+        assert row["value"].startswith("passed" if one.passed else "failed")
+        assert one.judged[:10] in row["value"]
+        assert row["status"] == "ok"
+    people = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    assert f"gate unet-r34 {kept[0].key.backend}" in people.stdout
+
+    damaged = verdicts.files()[0]
+    damaged.write_bytes(b"{}")
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    (row,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "gate"]
+    assert (row["status"], row["value"]) == ("warning", f"damaged: {damaged.name}")
+
+
+def test_clearing_a_model_takes_its_verdicts_and_order_along(copied: Path) -> None:
+    engines, judged = len(Cache().names()), len(verdicts.files())
+    assert judged >= 1
+
+    assert spine("clear", "unet-x").exit_code == 2
+    record = record_of(spine("clear", "unet-r34", "--json"))
+
+    assert set(record) == ENVELOPE | CLEARED
+    assert len(record["removed"]) == engines
+    assert (record["removed_verdicts"], record["removed_pins"]) == (judged, 1)
+    assert verdicts.kept() == ([], [])
+    assert pins.kept() == ([], [])
+    assert record_of(spine("clear", "unet-r34", "--json"))["exit_status"] == 2
+
+
+def test_int8_is_built_without_a_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf")
+    monkeypatch.setenv("SPINE_CACHE", str(tmp_path))
+    words = ("build", "unet-r34", "--backend", "openvino", "--precision", "int8")
+
+    first, again = (record_of(spine(*words, "--json"))["engine"] for _ in range(2))
+
+    assert (first["fresh"], first["precision"]) == (True, "int8")
+    assert not again["fresh"]
+    assert again["name"] == first["name"]
 
 
 def test_without_a_command_there_is_help() -> None:
     done = spine()
 
     assert done.exit_code == 2
-    for word in ("build", "list", "inspect", "clear"):
+    for word in ("build", "list", "inspect", "tune", "clear"):
         assert word in done.output

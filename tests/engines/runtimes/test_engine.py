@@ -18,9 +18,12 @@ from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model
 from engines.preprocess.recipe import RECIPES
-from engines.runtimes import backends, engine, export
+from engines.runtimes import backends, engine, export, pins, verdicts
 from engines.runtimes.cache import Cache
+from engines.runtimes.devices import CPU
+from engines.runtimes.engine import Cleared
 from engines.runtimes.plan import Wanted
+from engines.runtimes.verdicts import Verdict
 
 EXPORTED: dict[str, bytes] = {}
 """Precision -> the small network, exported once for all tests."""
@@ -34,18 +37,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a small network in the place of every model."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+def small_model(name: str) -> Model:
+    """Return a model of one convolution, whose file has ``name`` for its hash."""
     torch.manual_seed(0)
     spec = catalog.find("unet-r34")
     recipe = RECIPES[spec.recipe]
     manifest = Manifest("small", spec.name, SPINE_CLASSES, "ct", spec.views, recipe)
     network = nn.Conv2d(1, 2, 3, padding=1).eval()
+    return Model(manifest, network, name.rjust(64, "0"), Path(name))
 
-    def load(name: str) -> Model:
-        return Model(manifest, network, name.rjust(64, "0"), Path(name))
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a small network in the place of every model."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
     def exported(model: Model, precision: str, *_: object) -> bytes:
         if precision not in EXPORTED:
@@ -54,7 +59,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     onnx_bytes = export.onnx_bytes
     monkeypatch.setattr(export, "onnx_bytes", exported)
-    monkeypatch.setattr(shelf, "load", load)
+    monkeypatch.setattr(shelf, "open", small_model)
 
 
 @pytest.mark.usefixtures("model")
@@ -154,11 +159,46 @@ def test_clearing_some_and_all(folder: Path) -> None:
 
     with pytest.raises(SettingsError, match="begins with 'x'"):
         engine.clear([one, "x"])
-    assert engine.clear([one]) == ([one], [])
+    assert engine.clear([one]) == Cleared([one], 0, 0, [])
     assert [kept.entry.name for kept in engine.listing()] == [two]
-    assert engine.clear() == (sorted([two, "small-old"]), [])
+    assert engine.clear() == Cleared(sorted([two, "small-old"]), 0, 0, [])
     assert list(folder.iterdir()) == []
-    assert engine.clear() == ([], [])
+    assert engine.clear() == Cleared([], 0, 0, [])
+
+
+def a_verdict(title: str, device: str) -> Verdict:
+    key = verdicts.Key("0" * 64, "openvino", "1", "float32", device)
+    return verdicts.new(title, key, problem="x")
+
+
+def test_clearing_verdicts_and_pins_by_name(folder: Path) -> None:
+    for title, device in (("a", "x"), ("a", "y"), ("b", "x")):
+        verdicts.keep(a_verdict(title, device))
+    model = small_model("0")
+    pins.keep(model, CPU, pins.new(model, CPU, []))
+    (folder / "verdicts" / "b-torn.json").write_bytes(b"")
+    (folder / "verdicts" / "kept.txt").write_bytes(b"")
+
+    assert engine.clear(["a-"]) == Cleared([], 2, 0, [])
+    assert engine.clear(["small"]) == Cleared([], 0, 1, [])
+    with pytest.raises(SettingsError, match="begins with 'a-'"):
+        engine.clear(["a-"])
+    assert engine.clear() == Cleared([], 2, 0, [])
+    assert [path.name for path in folder.rglob("*.*")] == ["kept.txt"]
+
+
+def test_a_folder_that_may_not_be_changed_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts.keep(a_verdict("a", "x"))
+
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", closed)
+    with pytest.raises(OutputError, match="Permission denied") as caught:
+        engine.clear()
+    assert "SPINE_CACHE" in caught.value.hint
 
 
 @pytest.mark.usefixtures("model")
@@ -166,9 +206,9 @@ def test_what_is_being_built_is_not_cleared() -> None:
     name = engine.build("a", wanted=FOR_TWO).entry.name
 
     with Cache()._locked(name):
-        removed, (note,) = engine.clear()
+        cleared = engine.clear()
 
-    assert (removed, note.code) == ([], "busy")
+    assert (cleared.engines, [note.code for note in cleared.notes]) == ([], ["busy"])
     assert len(engine.listing()) == 1
 
 

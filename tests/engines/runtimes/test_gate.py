@@ -119,7 +119,7 @@ def test_labels_of_another_shape_are_an_error() -> None:
         def predict(self, slices: Floats) -> Floats:
             return super().predict(slices)[..., ::2]
 
-    with pytest.raises(ValueError, match="where .* was expected"):
+    with pytest.raises(ValueError, match=r"where .* was expected"):
         gate.judge(Half(with_flips(0)), [a_probe()])
 
 

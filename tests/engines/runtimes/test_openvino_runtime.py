@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from engines.errors import BackendError, SettingsError
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, shelf
-from engines.networks.manifest import Manifest, Model, load_model, save_model
+from engines.networks.manifest import (
+    Manifest,
+    Model,
+    load_model,
+    open_model,
+    save_model,
+)
 from engines.networks.probes import Probe
 from engines.preprocess.recipe import RECIPES
 from engines.runtimes import backends, engine
@@ -77,6 +83,18 @@ def test_float32_agrees_at_other_sizes_too(name: str, tmp_path: Path) -> None:
         assert found.dtype == np.float32
         expected = reference.predict(slices)
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_network_that_was_built_in_inference_mode_is_converted(
+    tmp_path: Path,
+) -> None:
+    untrained("inception-dual-unet", tmp_path)
+    model = open_model(tmp_path / "m.safetensors")
+    with torch.inference_mode():
+        assert model.network
+    for precision in ("bfloat16", "float32"):
+        found = ROW.load(model, CPU, precision).predict(noise(1, 1, 32, 32))
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-4)
 
 
 def test_it_is_converted_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """int8: told in signed numbers, near the network, and taken by TensorRT."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import torch
 from engines.errors import BackendError, MissingBackendError, SettingsError
 from engines.networks import shelf
 from engines.networks.manifest import Model
+from engines.networks.probes import Probe
 from engines.runtimes import export, gate, quantize, tensorrt_build
+from engines.runtimes.devices import CPU
 from engines.runtimes.plan import Wanted
 from engines.runtimes.tensorrt_library import RTX, Library
 from engines.runtimes.torch_runtime import TorchRuntime
 from engines.segment import inference
 from engines.volume import Volume
+from tests.engines.runtimes.test_gate import probes_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,9 +40,9 @@ class OnnxRuntime:
         providers = ["CPUExecutionProvider"]
         self.session = onnxruntime.InferenceSession(exported, providers=providers)
 
-    def predict(self, slices: torch.Tensor) -> torch.Tensor:
-        (logits,) = self.session.run(None, {export.INPUT: slices.numpy()})
-        return torch.from_numpy(logits).softmax(dim=1)
+    def predict(self, slices: np.ndarray) -> np.ndarray:
+        (logits,) = self.session.run(None, {export.INPUT: slices})
+        return torch.from_numpy(logits).softmax(dim=1).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +51,16 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def probe(model: Model) -> list[torch.Tensor]:
+def probes(model: Model) -> list[Probe]:
     prepared = inference.prepare(Volume.read(SCAN), model.manifest.recipe)
-    return inference.probe(prepared, model, model.manifest.views)
+    batches = inference.probe(prepared, model, model.manifest.views)
+    arrays = [np.asarray(batch, np.float32) for batch in batches]
+    return [probe for array in arrays for probe in probes_of(model, array)]
 
 
 @pytest.fixture(scope="module")
-def exported(model: Model, probe: list[torch.Tensor]) -> bytes:
-    return export.onnx_bytes(model, "int8", (256, 256), probe)
+def exported(model: Model, probes: list[Probe]) -> bytes:
+    return export.onnx_bytes(model, "int8", (256, 256), probes)
 
 
 def test_all_is_signed_about_zero(exported: bytes) -> None:
@@ -72,12 +78,14 @@ def test_all_is_signed_about_zero(exported: bytes) -> None:
 
 
 def test_labels_are_near_those_of_float32(
-    model: Model, probe: list[torch.Tensor], exported: bytes
+    model: Model, probes: list[Probe], exported: bytes
 ) -> None:
-    reference = TorchRuntime(model, torch.device("cpu"), "float32")
+    runtime, batches = OnnxRuntime(exported), [probe.images for probe in probes]
 
-    figures = gate.compare(reference, OnnxRuntime(exported), probe)
+    figures = gate.judge(runtime, probes)
+    again = gate.compare(TorchRuntime(model, CPU, "float32"), runtime, batches)
 
+    assert (figures.agreement, figures.dice) == (again.agreement, again.dice)
     assert figures.agreement > LEAST_AGREEMENT
     assert figures.dice > LEAST_DICE
 
@@ -94,26 +102,36 @@ def test_tensorrt_takes_it(model: Model, exported: bytes) -> None:
 
 
 def test_engines_calibrated_on_other_slices_are_others(
-    model: Model, probe: list[torch.Tensor]
+    model: Model, probes: list[Probe]
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
-    def digest(precision: str, batches: list[torch.Tensor]) -> str:
-        wanted = Wanted(precision, targets=("sm86",), probe=tuple(batches))
+    def digest(precision: str, given: list[Probe]) -> str:
+        wanted = Wanted(precision, targets=("sm86",), probes=tuple(given))
         return tensorrt_build.plan(RTX, model, wanted).key.digest
 
-    assert digest("int8", probe) == digest("int8", [batch.clone() for batch in probe])
-    assert digest("int8", probe) != digest("int8", probe[:1])
-    assert digest("float16", probe) == digest("float16", probe[:1])
+    copies = [replace(probe, images=probe.images.copy()) for probe in probes]
+    assert digest("int8", probes) == digest("int8", copies)
+    assert digest("int8", probes) != digest("int8", probes[:1])
+    assert digest("float16", probes) == digest("float16", probes[:1])
 
 
-def test_int8_needs_slices(model: Model) -> None:
-    with pytest.raises(SettingsError, match="has to be calibrated on scans"):
+def test_int8_needs_probes(model: Model) -> None:
+    with pytest.raises(SettingsError, match="calibrated on the golden probes"):
         export.onnx_bytes(model, "int8", (256, 256))
 
 
+def test_a_network_of_one_size_needs_probes_of_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "is_fixed", lambda _: True)
+    (probe,) = probes_of(model, np.zeros((1, 1, 64, 64), np.float32))
+    with pytest.raises(BackendError, match="none of the model is 64x96"):
+        export.onnx_bytes(model, "int8", (64, 96), [probe])
+
+
 def test_a_network_that_cannot_be_calibrated_is_an_error(exported: bytes) -> None:
-    wrong = [torch.zeros(1, 1, 33, 33)]
+    wrong = [np.zeros((1, 1, 33, 33), np.float32)]
     with pytest.raises(BackendError, match="cannot be calibrated for int8"):
         quantize.quantized(exported, "nothing", wrong)
 
@@ -137,7 +155,7 @@ def test_a_missing_library_is_named(
     monkeypatch.setitem(sys.modules, library, absent)
 
     with pytest.raises(MissingBackendError, match=f"the package {library},"):
-        quantize.quantized(b"", "image", [torch.zeros(1)])
+        quantize.quantized(b"", "image", [np.zeros(1, np.float32)])
 
 
 def test_calibrating_says_nothing_on_stdout(
@@ -146,6 +164,7 @@ def test_calibrating_says_nothing_on_stdout(
     network = torch.nn.Conv2d(1, 2, 3, padding=1).eval()
     small = Model(model.manifest, network, model.sha256, model.path)
 
-    export.onnx_bytes(small, "int8", (64, 64), [torch.randn(2, 1, 64, 64)])
+    images = np.random.default_rng(0).standard_normal((2, 1, 64, 64), np.float32)
+    export.onnx_bytes(small, "int8", (64, 64), probes_of(small, images))
 
     assert capsys.readouterr().out == ""

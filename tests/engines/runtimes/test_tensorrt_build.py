@@ -20,6 +20,7 @@ from engines.networks import catalog
 from engines.networks.manifest import Manifest, Model
 from engines.preprocess.recipe import RECIPES
 from engines.runtimes import backends, export, tensorrt_build
+from engines.runtimes.devices import Device
 from engines.runtimes.export import Profile
 from engines.runtimes.plan import Wanted
 from engines.runtimes.tensorrt_build import Gpu, build, plan
@@ -288,9 +289,7 @@ def test_the_plan_of_an_engine_for_cards_that_are_not_here(model: Model) -> None
 def here(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gpu]:
     """Make as if there were a GPU, the one under ``gpu``."""
     found = {"gpu": ADA}
-    monkeypatch.setattr(
-        tensorrt_build.devices, "pick", lambda _: torch.device("cuda", 0)
-    )
+    monkeypatch.setattr(tensorrt_build.devices, "pick", lambda _: Device("cuda", 0))
     monkeypatch.setattr(tensorrt_build, "gpu", lambda _: found["gpu"])
     return found
 
@@ -365,16 +364,3 @@ def test_a_library_that_is_broken_counts_as_missing(
     with pytest.raises(MissingBackendError, match="tensorrt_rtx") as caught:
         plan(RTX, model, Wanted(targets=("sm86",)))
     assert "spinecli[rtx]" in caught.value.hint
-
-
-def test_the_driver_is_read_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    version = tmp_path / "version"
-    monkeypatch.setattr(tensorrt_build, "DRIVER", version)
-    assert tensorrt_build.driver() == ""
-    version.write_text(
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\n"
-        "GCC version:  gcc version 12.2.0 (Debian)\n"
-    )
-    assert tensorrt_build.driver() == "550.54.14"

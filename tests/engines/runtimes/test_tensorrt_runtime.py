@@ -24,13 +24,14 @@ from engines.networks.manifest import Manifest, Model
 from engines.preprocess.recipe import RECIPES
 from engines.runtimes import backends, export, gate, tensorrt_build, tensorrt_runtime
 from engines.runtimes.cache import Cache, Key
+from engines.runtimes.devices import CPU, Device
 from engines.runtimes.export import INPUT, OUTPUT
 from engines.runtimes.plan import Plan, Wanted
 from engines.runtimes.tensorrt_library import RTX, Flavour
 from engines.runtimes.tensorrt_runtime import TensorRtRuntime
 from engines.runtimes.torch_runtime import TorchRuntime
+from engines.segment import golden
 
-CPU = torch.device("cpu")
 REASON = "cudaError 2: out of memory"
 
 
@@ -168,6 +169,13 @@ def slices(count: int, rows: int = 64, columns: int = 96) -> torch.Tensor:
     return torch.randn(count, 1, rows, columns, generator=generator)
 
 
+def by_torch(given: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = torch.from_numpy(
+        TorchRuntime(MODEL, CPU, "float32").predict(given.numpy())
+    )
+    return found
+
+
 @pytest.mark.parametrize(("count", "parts"), [(1, [1]), (8, [8]), (19, [8, 8, 3])])
 def test_probabilities_are_those_of_torch(
     runtime: TensorRtRuntime, library: Library, count: int, parts: list[int]
@@ -176,7 +184,7 @@ def test_probabilities_are_those_of_torch(
 
     found = runtime.predict(given)
 
-    expected = TorchRuntime(MODEL, CPU, "float32").predict(given)
+    expected = by_torch(given)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert (library.batches, library.built) == (parts, [(512, 512)])
 
@@ -188,7 +196,7 @@ def test_slices_that_are_not_contiguous_come_out_right(
 
     found = runtime.predict(given)
 
-    expected = TorchRuntime(MODEL, CPU, "float32").predict(given)
+    expected = by_torch(given.float())
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -330,14 +338,14 @@ def test_reasons_of_earlier_failures_are_not_told_again(
     assert runtime._library.errors == []
 
 
-def test_loading_opens_engines_for_the_probe(
+def test_loading_opens_an_engine_for_the_usual_size(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPINE_CACHE", str(tmp_path))
 
-    runtime = tensorrt_runtime.load_rtx(MODEL, CPU, "float32", [slices(1, rows=544)])
+    runtime = tensorrt_runtime.load_rtx(MODEL, CPU, "float32", ())
 
-    assert library.built == [(1024, 1024)]
+    assert library.built == [(512, 512)]
     assert (runtime.backend, runtime.precision) == ("tensorrt-rtx", "float32")
 
 
@@ -353,10 +361,10 @@ def test_the_shipped_model_passes_the_gate_on_a_gpu(
     if not torch.cuda.is_available():
         pytest.skip("there is no NVIDIA GPU here")
     monkeypatch.setenv("SPINE_CACHE", str(tmp_path))
-    model, device = shelf.load("unet-r34"), torch.device("cuda:0")
-    probe = [slices(9, 256, 320), slices(2, 96, 256)]
+    model, device = shelf.load("unet-r34"), Device("cuda", 0)
+    batches = [slices(9, 256, 320).cuda(), slices(2, 96, 256).cuda()]
     try:
-        runtime = row.load(model, device, precision, probe)
+        runtime = row.load(model, device, precision)
     except BackendError as error:
         if "does not run on" in str(error):
             pytest.skip(str(error))
@@ -364,7 +372,8 @@ def test_the_shipped_model_passes_the_gate_on_a_gpu(
 
     reference = TorchRuntime(model, device, "float32")
 
-    assert gate.compare(reference, runtime, probe).passed
+    assert gate.compare(reference, runtime, batches).passed
+    assert gate.judge(runtime, golden.of(model)).passed
     assert len(Cache().entries()) == 1
     (entry,) = Cache().entries()
     assert precision in {layer["precision"] for layer in entry.facts["layers"]}

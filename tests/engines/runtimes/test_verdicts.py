@@ -233,13 +233,11 @@ def test_a_transient_problem_is_not_kept(where: str, error: Exception) -> None:
 
 
 def test_what_a_transient_problem_was_turned_into_is_transient() -> None:
-    try:
-        try:
-            raise MemoryError
-        except MemoryError as error:
-            raise BackendError("refused the network") from error
-    except BackendError as error:
-        assert trial.is_transient(error)
+    error = BackendError("refused the network")
+    error.__cause__ = RuntimeError("in the library")
+    assert not trial.is_transient(error)
+    error.__cause__.__context__ = MemoryError()
+    assert trial.is_transient(error)
     assert not trial.is_transient(BackendError("refused the network"))
 
 
