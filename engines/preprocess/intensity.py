@@ -28,7 +28,9 @@ class Line:
 
     def apply(self, values: Floats) -> Floats:
         """Return the normalised values."""
-        return (values - np.float32(self.shift)) / np.float32(self.scale)
+        normalised = values - np.float32(self.shift)
+        normalised /= np.float32(self.scale)
+        return normalised
 
     def undo(self, values: NDArray[Any]) -> Floats:
         """Return the values before normalisation."""

@@ -356,6 +356,12 @@ def _likely(step: int, length: Places, scale: float) -> Places:
 
 def _grown(seeds: NDArray[np.uint8], spine: Mask, depth: Places) -> NDArray[np.uint8]:
     """Return ``seeds`` grown over ``spine``, where bone is deep first."""
-    flooded = watershed((-depth).astype(np.float32), seeds, connectivity=3)
-    found: NDArray[np.uint8] = flooded.astype(np.uint8) * spine
-    return found
+    height = (-depth).astype(np.float32)
+    grown: NDArray[np.uint8] = watershed(
+        height, seeds, connectivity=3, mask=spine
+    ).astype(np.uint8)
+    apart = spine & (grown == 0)
+    if apart.any():  # pieces without a body take the name of what is next to them
+        _, nearest = ndimage.distance_transform_edt(grown == 0, return_indices=True)
+        grown[apart] = grown[tuple(axis[apart] for axis in nearest)]
+    return grown

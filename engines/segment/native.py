@@ -25,40 +25,74 @@ NOTHING = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class _Taps:
+    """What an axis is interpolated from: a few voxels for each of the target.
+
+    Attributes:
+        index: (taps, n), voxels of the source.
+        weight: (taps, n).
+        growth: voxels of the target for each of the source.
+    """
+
+    index: Array
+    weight: Array
+    growth: float
+
+    def rows(self, part: slice) -> tuple["_Taps", slice]:
+        """Return those of a part of the target, and what of the source they need."""
+        index = self.index[:, part]
+        low, high = int(index.min()), int(index.max()) + 1
+        return _Taps(index - low, self.weight[:, part], self.growth), slice(low, high)
+
+    def along(self, values: Array, axis: int) -> Array:
+        """Return ``values`` (R, A, S) interpolated along an axis."""
+        xp = namespace(values)
+        shape = tuple(-1 if a == axis else 1 for a in range(3))
+        total = None
+        for index, weight in zip(self.index, self.weight, strict=True):
+            part = xp.take(values, index, axis=axis)
+            part *= xp.reshape(weight, shape)
+            if total is None:
+                total = part
+            else:
+                total += part
+        return total
+
+
+@dataclass(frozen=True, slots=True)
 class _Reach:
     """A class's own box, and what it is interpolated to.
 
     Attributes:
         here: the box on the source, where the class is at all.
         there: the box on the target that it reaches.
-        weights: per axis, (there, here).
+        taps: per axis, from voxels of ``here`` to those of ``there``.
     """
 
     here: tuple[slice, slice, slice]
     there: tuple[slice, slice, slice]
-    weights: tuple[Array, Array, Array]
+    taps: tuple[_Taps, _Taps, _Taps]
 
     def part(self, share: Array, rows: slice) -> tuple[slice, Array]:
         """Interpolate a class's ``share`` (R, A, S) to those of ``rows`` it reaches.
+
+        The axis that loses most voxels comes first, so that the others have less to do.
 
         Returns:
             which rows of the target they are, and their values, (rows, J, K) of its
             own box.
         """
-        first, second, third = self.weights
         start = max(rows.start, self.there[0].start)
         stop = min(rows.stop, self.there[0].stop)
         if start >= stop:
             return slice(start, start), share[:0, :0, :0]
-        xp = namespace(share)
-        own = first[start - self.there[0].start : stop - self.there[0].start]
-        (used,) = xp.nonzero(xp.sum(own, axis=0) > 0)
-        low, high = int(used[0]), int(used[-1]) + 1
-        cropped = share[self.here][low:high]
-        between = second @ (cropped @ third.T)
-        flat = own[:, low:high] @ xp.reshape(between, (high - low, -1))
-        shape = (stop - start, *between.shape[1:])
-        return slice(start, stop), xp.reshape(flat, shape)
+        first = self.there[0].start
+        own, needed = self.taps[0].rows(slice(start - first, stop - first))
+        taps = (own, *self.taps[1:])
+        values = share[self.here][needed]
+        for axis in sorted(range(3), key=lambda axis: taps[axis].growth):
+            values = taps[axis].along(values, axis)
+        return slice(start, stop), values
 
 
 def labels(
@@ -82,9 +116,9 @@ def labels(
     found = np.zeros(target.shape, np.uint8)
     xp, place_of = namespace(probability), device(probability)
     somewhere = xp.sum(probability, axis=0) > NOTHING
-    matrices = [beside(m, probability) for m in resample.matrices(source, target)]
+    matrices = resample.matrices(source, target)
     reaches = [
-        _reach((probability[n] > 0) & somewhere, matrices)
+        _reach(to_numpy((probability[n] > 0) & somewhere), matrices, probability)
         for n in range(probability.shape[0])
     ]
     reached = [reach for reach in reaches if reach is not None]
@@ -126,28 +160,46 @@ def labels(
     return found
 
 
-def _reach(inside: Array, matrices: Sequence[Array]) -> _Reach | None:
-    """Return where a class is and what it reaches; None if it is nowhere."""
-    xp = namespace(inside)
-    here, there, weights = [], [], []
+def _reach(
+    inside: NDArray[np.bool_], matrices: Sequence[NDArray[np.float32]], like: Array
+) -> _Reach | None:
+    """Return where a class is and what it reaches; None if it is nowhere.
+
+    Args:
+        inside: (R, A, S), where it is.
+        matrices: per axis, (target, source) weights.
+        like: an array on the device that interpolates.
+    """
+    here, there, taps = [], [], []
     for axis, matrix in enumerate(matrices):
         others = tuple(a for a in range(3) if a != axis)
-        (held,) = xp.nonzero(xp.any(inside, axis=others))
-        if not held.shape[0]:
+        held = np.flatnonzero(inside.any(axis=others))
+        if not len(held):
             return None
         box = slice(int(held[0]), int(held[-1]) + 1)
-        (reached,) = xp.nonzero(xp.sum(matrix[:, box], axis=1) > 0)
-        if not reached.shape[0]:
+        reached = np.flatnonzero(matrix[:, box].sum(axis=1) > 0)
+        if not len(reached):
             return None
         out = slice(int(reached[0]), int(reached[-1]) + 1)
         here.append(box)
         there.append(out)
-        weights.append(xp.asarray(matrix[out, box], copy=True))
+        taps.append(_taps(matrix[out, box], like))
     return _Reach(
         (here[0], here[1], here[2]),
         (there[0], there[1], there[2]),
-        (weights[0], weights[1], weights[2]),
+        (taps[0], taps[1], taps[2]),
     )
+
+
+def _taps(matrix: NDArray[np.float32], like: Array) -> _Taps:
+    """Return the weights of a matrix (target, source), whose rows are mostly zeros."""
+    used = matrix > 0
+    count = int(used.sum(axis=1).max())
+    first = np.minimum(used.argmax(axis=1), matrix.shape[1] - count)
+    index = first + np.arange(count)[:, None]
+    weight = matrix[np.arange(len(matrix)), index]
+    growth = matrix.shape[0] / matrix.shape[1]
+    return _Taps(beside(index, like), beside(weight, like), growth)
 
 
 def _within(part: slice, whole: slice) -> slice:
