@@ -251,3 +251,15 @@ def test_the_lines_are_those_that_are_written() -> None:
     text = "".join(path.read_text() for path in (ROOT / "man").glob("*.1"))
     for line in MANUAL:
         assert line.replace("-", "\\-") in text
+
+
+def test_the_notebook_example_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(place)
+    shutil.copy(place / "scans" / "a_ct.nii.gz", place / "scan.nii.gz")
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    assert (place / "out" / "scan_seg-spine_msk.nii.gz").is_file()
+    assert (place / "out" / "scan_preview.png").is_file()
