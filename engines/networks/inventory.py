@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.errors import UnknownModelError
+from engines.errors import ModelFileError, UnknownModelError
 from engines.files import sha256_of
 from engines.labels import SPINE_CLASSES
 from engines.networks import catalog, shelf
+from engines.networks.manifest import read_probes
+from engines.networks.probes import summary
 from engines.networks.tensors import read_shapes
 from engines.preprocess import recipe
 from engines.results import Note
@@ -43,6 +45,7 @@ class Entry:
     def as_json(self) -> dict[str, Any]:
         """Return the record for ``--json``."""
         told, problem = self._size()
+        probes, damage = self._probes()
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -54,13 +57,14 @@ class Entry:
             "views": list(self.views),
             "options": dict(self.options),
             **told,
+            "probes": probes,
             "size_bytes": self.path.stat().st_size if self.path else None,
             "guide": self.guide or None,
             "licence": self.licence,
             "accuracy": [dict(row) for row in self.accuracy],
             "parent": dict(self.parent) if self.parent else None,
             "training": dict(self.training),
-            "problem": self.problem or problem or None,
+            "problem": self.problem or problem or damage or None,
         }
 
     def _size(self) -> tuple[dict[str, Any], str]:
@@ -77,6 +81,16 @@ class Entry:
             ), ""
         except Exception as error:  # noqa: BLE001  of one file; the others are listed
             return nothing, f"no network can be built of it ({type(error).__name__})"
+
+    def _probes(self) -> tuple[dict[str, int] | None, str]:
+        """Return how many golden probes a file has, or what is wrong with them."""
+        if self.path is None or not self.architecture:
+            return None, ""
+        try:
+            found = read_probes(self.path)
+        except ModelFileError as error:
+            return None, str(error)
+        return (summary(found) if found else None), ""
 
     def cells(self) -> tuple[str, ...]:
         """Return one row of the table, with the first of the figures."""

@@ -200,7 +200,8 @@ def _shapes(text: bytes) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
 def _of_record(record: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     shape, samples = tuple(record["shape"]), tuple(record["samples"])
     whole = all(type(size) is int and size > 0 for size in shape)
-    if not whole or not all(isinstance(name, str) for name in samples):
+    known = whole and len(shape) in (4, 5) and shape[1] == 1
+    if not known or not all(isinstance(name, str) for name in samples):
         msg = "the header of the golden probes makes no sense"
         raise ValueError(msg)
     return shape, samples

@@ -8,7 +8,7 @@ from typing import Any
 
 from engines import __version__
 from engines.metrics.table import METRICS
-from engines.networks import shelf
+from engines.networks import catalog, shelf
 from engines.networks.inventory import Entry
 from engines.report import charts, failures, page
 from engines.report.failures import Weaknesses
@@ -149,12 +149,21 @@ def _facts(record: Mapping[str, Any]) -> Iterator[str]:
             "both are run, one after the other"
         )
     yield f"Licence of the weights: {record['licence'] or 'not told'}"
+    if record["probes"]:
+        yield _probes(record)
     if record["parent"]:
         yield (
             f"Made from {record['parent']['name']}, "
             f"SHA-256 {record['parent']['sha256'][:16]}"
         )
     yield "A mask is a proposal: look at it before use. This is no medical device."
+
+
+def _probes(record: Mapping[str, Any]) -> str:
+    """Return in words what backends are compared with the maker's reference on."""
+    solid = catalog.find(record["architecture"]).dimensions == 3
+    inputs, scans = record["probes"]["inputs"], record["probes"]["scans"]
+    return f"Golden probes: {inputs} {'cubes' if solid else 'slices'} of {scans} scans"
 
 
 def _no_failures(record: Mapping[str, Any], weak: Weaknesses) -> list[str]:

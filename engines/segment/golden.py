@@ -41,7 +41,7 @@ SAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 SLICES = 12
 """Slices of a model's probes, over all views."""
 
-LEAST_EDGE, MOST_EDGE = 96, 160
+LEAST_EDGE, MOST_EDGE = 64, 160
 """A slice has rows and columns of twice the patch of the training, but no less and no
 more than this, where the network and the scans allow it."""
 
@@ -52,7 +52,7 @@ cubes would make a model file a good deal larger."""
 BATCH_VALUES = 1 << 20
 """Pixels or voxels that the reference computes at once."""
 
-MOST_VOXELS = 1 << 25
+MOST_VOXELS = 1 << 23
 """Of a sample on the grid of a recipe; of a finer grid the middle is taken."""
 
 Images = NDArray[np.float32]
@@ -175,10 +175,9 @@ def _middle(scan: Volume, recipe: Recipe) -> Volume:
     share = (MOST_VOXELS / (scan.voxels.size * finer)) ** (1 / 3)
     if share >= 1:
         return scan
-    sides = [
-        slice(int(n * (1 - share) / 2), math.ceil(n * (1 + share) / 2))
-        for n in scan.grid.shape
-    ]
+    kept = [max(1, int(n * share)) for n in scan.grid.shape]
+    starts = [(n - k) // 2 for n, k in zip(scan.grid.shape, kept, strict=True)]
+    sides = [slice(start, start + k) for start, k in zip(starts, kept, strict=True)]
     box = (sides[0], sides[1], sides[2])
     return Volume(scan.voxels[box], cropped(scan.grid, box))
 

@@ -44,18 +44,20 @@ def models(
     """
     with render.command("models", as_json=as_json, cases=False) as run:
         from engines.networks.inventory import inventory
-        from spinecli import model_text
 
         if page is not None and name is None:
             msg = "--page needs the name of a model"
             raise SettingsError(msg, hint="Give it: spine models NAME --page FILE.")
         rows = inventory(name)
-        run.facts["models"] = [row.as_json() for row in rows]
+        if as_json:
+            run.facts["models"] = [row.as_json() for row in rows]
         run.warnings += [note for row in rows for note in row.notes()]
         if not as_json and name is None:
             headings = ("model", "network", "classes", "modality", "MB", "accuracy")
             render.table(headings, [row.cells() for row in rows])
         elif not as_json and page is None:
+            from spinecli import model_text
+
             model_text.show(rows[0])
         if page is not None:
             from engines.files import write_text

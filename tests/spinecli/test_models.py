@@ -13,6 +13,7 @@ from spinecli.app import app
 KEYS = {
     "name", "architecture", "path", "sha256", "classes", "modality", "views",
     "parameters", "gflop_per_slice", "size_bytes", "licence", "accuracy", "parent",
+    "probes",
 }  # fmt: skip
 
 
@@ -28,6 +29,8 @@ def test_json_keeps_the_contract() -> None:
     assert shipped["gflop_per_slice"] < 0.25 * 15.44
     assert shipped["size_bytes"] < 15_000_000
     assert shipped["parent"]["name"] == "unet-r34"
+    assert shipped["probes"] == {"inputs": 12, "scans": 3}
+    assert models["resunet"]["probes"] is None
     assert all({"metric", "value", "data"} <= set(row) for row in shipped["accuracy"])
     assert all(source["licence"] for source in shipped["training"]["sources"])
 
@@ -38,8 +41,15 @@ def test_table_names_the_shipped_model() -> None:
     assert "unet-r34" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["unet-r34", "mru-net-3d", "inception-dual-unet"])
-def test_one_model_is_told_in_words(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "probes"),
+    [
+        ("unet-r34", "12 slices of 3 scans"),
+        ("mru-net-3d", "3 cubes of 3 scans"),
+        ("inception-dual-unet", "12 slices of 3 scans"),
+    ],
+)
+def test_one_model_is_told_in_words(name: str, probes: str) -> None:
     """What it does, figures, training, licence and limits; no raw record."""
     done = CliRunner().invoke(app, ["models", name])
     assert done.exit_code == 0
@@ -48,6 +58,7 @@ def test_one_model_is_told_in_words(name: str) -> None:
         "Licence of the weights: CC-BY-SA-4.0", "Where it fails", "SHA-256",
     ):  # fmt: skip
         assert word in done.stdout
+    assert f"Golden probes: {probes}" in done.stdout
     assert "{" not in done.stdout
     assert "labelled:" not in done.stdout
     assert len(done.stdout.splitlines()) < 150

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from engines import labels
 from engines.networks import catalog
 from engines.networks.manifest import Manifest, load_model, save_model
+from engines.networks.probes import summary
 from engines.preprocess.recipe import RECIPES
 from engines.prune.graph import groups
 from spinecli.app import app
@@ -89,6 +90,8 @@ def test_a_pruned_model_is_smaller_and_segments(
     weights = [sum(p.numel() for p in m.network.parameters()) for m in (small, whole)]
     assert weights[0] < 0.6 * weights[1]
     assert out.stat().st_size < 0.6 * model.stat().st_size
+    assert whole.probes == ()
+    assert summary(small.probes) == {"inputs": 12, "scans": 3}
     held = small.manifest
     assert held.name == "small"
     assert held.parent == {"name": "whole", "sha256": whole.sha256}

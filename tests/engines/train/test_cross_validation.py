@@ -10,6 +10,7 @@ import pytest
 from engines.errors import SettingsError, TrainingError
 from engines.networks import catalog
 from engines.networks.manifest import load_model, save_model
+from engines.networks.probes import summary
 from engines.train import cross_validation, loop
 from engines.train.cross_validation import Fold, fold_of
 from engines.train.settings import Source, TrainSettings
@@ -62,8 +63,13 @@ def test_every_subject_is_left_out_once(scans: Path, tmp_path: Path) -> None:
     assert told["lowest"] <= told["mean"] <= told["highest"]
 
     model = run / "without-a" / "tiny.safetensors"
+    before = load_model(model)
     cross_validation.record(model, told)
-    assert load_model(model).manifest.training["cross_validation"] == told
+    held = load_model(model)
+    assert held.manifest.training == before.manifest.training | {
+        "cross_validation": told
+    }
+    assert summary(held.probes)["scans"] == 3
 
 
 def test_one_subject_cannot_be_left_out(scans: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from engines.errors import SettingsError, TrainingError, UnknownModelError
 from engines.geometry import Grid
 from engines.networks import shelf
 from engines.networks.manifest import load_model, record_metrics
+from engines.networks.probes import summary
 from engines.train import judge, loop, preview, self_training
 from engines.train.losses import IGNORED
 from engines.train.settings import Source, TrainSettings
@@ -163,6 +164,7 @@ def test_two_rounds(folder: Path, tmp_path: Path) -> None:
     assert second.manifest.training["train"] == ["a", "b"]
     assert second.manifest.parent == {"name": "unet-r34", "sha256": first.sha256}
     last = load_model(run / "unet-r34.safetensors")
+    assert summary(last.probes)["scans"] == 3
     told = last.manifest.training
     assert told["rounds"] == 2
     assert [one["name"] for one in told["labelled"]] == ["b_ct"]

@@ -11,6 +11,7 @@ import torch
 
 from engines.errors import MaskError, SettingsError, TrainingError
 from engines.networks.manifest import load_model
+from engines.networks.probes import encode, summary
 from engines.train import data, feeder, loop, sampling
 from engines.train.losses import IGNORED
 from engines.train.settings import Augment, Source, TrainSettings
@@ -56,6 +57,8 @@ def test_a_killed_run_resumes_to_the_same_weights(
     interrupted = loop.train(settings, crop, tmp_path / "parts")
     assert next(interrupted).step == 2
     interrupted.close()
+    (part,) = (tmp_path / "parts").glob("*.safetensors")
+    assert load_model(part).probes == ()
     rest = list(loop.train(settings, crop, tmp_path / "parts"))
     assert [event.step for event in rest] == [4]
     first, second = whole[-1].model, rest[-1].model
@@ -64,6 +67,8 @@ def test_a_killed_run_resumes_to_the_same_weights(
     resumed = weights(second)
     for name, value in weights(first).items():
         torch.testing.assert_close(resumed[name], value, msg=name)
+    assert summary(load_model(first).probes) == {"inputs": 12, "scans": 3}
+    assert encode(load_model(second).probes) == encode(load_model(first).probes)
     assert (tmp_path / "parts" / "curve.csv").read_text().count("\n") == 3
 
 
