@@ -293,11 +293,13 @@ def record_metrics(path: Path, rows: Sequence[Mapping[str, Any]]) -> Manifest:
 
     Each row says ``metric``, ``value`` and the ``data`` it was measured on.
     """
-    from engines.networks import build
+    return _rewritten(path, replace(read_manifest(path), metrics=tuple(rows)))
 
-    manifest = replace(read_manifest(path), metrics=tuple(rows))
-    build.write(path, _metadata(manifest), build.read_state(path))
-    return manifest
+
+def record_training(path: Path, facts: Mapping[str, Any]) -> Manifest:
+    """Add facts on the training to a model file; all else stays as it is."""
+    held = read_manifest(path)
+    return _rewritten(path, replace(held, training={**held.training, **facts}))
 
 
 def record_probes(path: Path, probes: Sequence[Probe]) -> None:
@@ -355,6 +357,13 @@ def _require_fit(probes: Sequence[Probe], manifest: Manifest) -> None:
         dimensions=spec.dimensions,
         stride=spec.stride,
     )
+
+
+def _rewritten(path: Path, manifest: Manifest) -> Manifest:
+    from engines.networks import build
+
+    build.write(path, _metadata(manifest), build.read_state(path))
+    return manifest
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:

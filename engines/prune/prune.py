@@ -35,6 +35,7 @@ from engines.prune.points import Point, Pruned, read_point
 from engines.prune.settings import DEFAULT_EPOCHS, PruneSettings
 from engines.report import prune_page
 from engines.runtimes.devices import pick
+from engines.segment import golden
 from engines.train import loop, losses, sampling, validate
 from engines.train.data import Scans, Subject
 from engines.train.feeder import Feeder
@@ -231,7 +232,12 @@ class Pruning:
         path = folder / self.output.name
         if settings is not None:
             yield from loop.train(
-                settings, self.root, folder, command=self.command, scans=self.scans
+                settings,
+                self.root,
+                folder,
+                command=self.command,
+                scans=self.scans,
+                probes=False,
             )
             tuned = load_model(path)
             save_model(path, tuned.network, self._manifest(tuned, criterion, begun))
@@ -440,6 +446,7 @@ class Pruning:
         rows = [{"metric": "slice Dice", "value": dice, "data": ", ".join(scored)}]
         metrics = tuple(rows) if dice is not None else ()
         save_model(self.output, kept.network, replace(kept.manifest, metrics=metrics))
+        golden.complete(self.output)
         found = self.result
         points = [p.as_json() for p in (found.dense, *found.points)]
         prune_page.write(self.folder, points, self._facts(scored))

@@ -270,7 +270,7 @@ def _labelled(model: Model, images: Images, names: Sequence[str]) -> Probe:
     for start in range(0, len(given), count):
         part = torch.from_numpy(given[start : start + count])
         two = _probabilities(model, part).topk(2, dim=1)
-        gap = two.values[:, 0] - two.values[:, 1]
+        gap = (two.values[:, 0] - two.values[:, 1]).nan_to_num()
         labels.append(two.indices[:, 0].numpy().astype(np.uint8))
         margins.append((gap * 255).round().numpy().astype(np.uint8))
     return Probe(given, np.concatenate(labels), np.concatenate(margins), tuple(names))

@@ -25,7 +25,7 @@ from engines.files import require_writable, sweep, write_json
 from engines.metrics import overlap, surface
 from engines.metrics.evaluate import plain
 from engines.metrics.inner import FEWEST, inner
-from engines.networks.manifest import load_model, save_model
+from engines.networks.manifest import record_training
 from engines.segment.segment import SegmentRun
 from engines.segment.settings import SegmentSettings
 from engines.train import loop
@@ -135,9 +135,7 @@ def summary(folds: Sequence[Fold]) -> dict[str, Any]:
 
 def record(model: Path, told: Mapping[str, Any]) -> None:
     """Put what ``cross-validation.json`` says into the manifest of ``model``."""
-    held = load_model(model)
-    training = {**held.manifest.training, "cross_validation": dict(told)}
-    save_model(model, held.network, replace(held.manifest, training=training))
+    record_training(model, {"cross_validation": dict(told)})
 
 
 def read(path: Path) -> dict[str, Any]:

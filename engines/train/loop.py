@@ -29,6 +29,7 @@ from engines.networks.snap import snapped
 from engines.preprocess.recipe import RECIPES
 from engines.report import curve
 from engines.runtimes.devices import cpu_has_bfloat16, pick
+from engines.segment import golden
 from engines.train import data, distributed, feeder, losses, validate
 from engines.train.data import Scans, Subject
 from engines.train.distributed import Group
@@ -107,12 +108,14 @@ def train(
     resume: bool = True,
     command: str = "",
     scans: Scans | None = None,
+    probes: bool = True,
 ) -> Iterator[Event]:
     """Train as ``settings`` say, in the folder ``run``, and yield how it goes.
 
     ``run`` gets settings.json, split.json, curve.csv, curve.png, checkpoint.pt and
     NAME.safetensors, and notes.json where something of a scan was mended. A checkpoint
-    found there is gone on from when its settings are the same.
+    found there is gone on from when its settings are the same. The model file gets its
+    golden probes when the last step is done.
 
     Args:
         settings: of the training.
@@ -122,6 +125,7 @@ def train(
         command: as the user typed it, for the manifest.
         scans: what is trained on, where that is not for these settings to find; they
             are read and dealt as those settings say that they were found by.
+        probes: whether the model file gets golden probes.
 
     Raises:
         TrainingError: no data, nothing to train on, or a loss that is not finite.
@@ -154,6 +158,8 @@ def train(
         provenance = _provenance(chosen, scans, command)
         with _determined(chosen):
             yield from trainer.run(provenance)
+        if probes and group.leads and trainer.model.exists():
+            golden.complete(trainer.model)
 
 
 def counted(settings: TrainSettings, items: int) -> TrainSettings:
@@ -190,6 +196,7 @@ class _Trainer:
         self.subjects = subjects
         self.validation = validation
         self.folder = run
+        self.model = run / f"{settings.name}.safetensors"
         self.group = group
         self.device = torch.device(str(pick(device)))
         self.solid = catalog.find(settings.network).dimensions == 3
@@ -364,13 +371,12 @@ class _Trainer:
             guide=settings.guide,
             options=settings.network_options,
         )
-        path = self.folder / f"{settings.name}.safetensors"
         network = self._averaged().cpu()
         if settings.bfloat16_weights:
             spec = catalog.find(settings.network)
             network = snapped(network, torch.zeros(spec.shape(2 * spec.stride)))
-        save_model(path, network, manifest)
-        return path
+        save_model(self.model, network, manifest)
+        return self.model
 
     def _record(self, event: Event, *, draws: bool) -> None:
         values = (

@@ -30,6 +30,7 @@ from engines.networks import shelf
 from engines.networks.manifest import load_model, save_model
 from engines.preprocess.restore import to_hounsfield
 from engines.scans import find_scans, read_scan
+from engines.segment import golden
 from engines.segment.models import IN_ORDER
 from engines.segment.segment import (
     MASK_SUFFIX,
@@ -146,7 +147,12 @@ def train(
         path = folder / f"{settings.name}.safetensors"
         if not _is_done(folder, round_settings, path) or not resume:
             yield from loop.train(
-                round_settings, data_root, folder, resume=resume, command=command
+                round_settings,
+                data_root,
+                folder,
+                resume=resume,
+                command=command,
+                probes=False,  # that of the last round gets them below
             )
             write_json(folder / DONE, _mark(round_settings, path))
         parent = str(path)
@@ -156,11 +162,9 @@ def train(
         "rounds": settings.rounds,
         "labelled": history,
     }
-    save_model(
-        run / f"{settings.name}.safetensors",
-        last.network,
-        replace(last.manifest, training=training),
-    )
+    path = run / f"{settings.name}.safetensors"
+    save_model(path, last.network, replace(last.manifest, training=training))
+    golden.complete(path)
 
 
 def _labelled(

@@ -149,7 +149,12 @@ class StudyRun:
         resume: bool,
     ) -> None:
         events = loop.train(
-            one.settings, root, one.folder, resume=resume, command=self.command
+            one.settings,
+            root,
+            one.folder,
+            resume=resume,
+            command=self.command,
+            probes=self.keep_models,
         )
         try:
             for event in events:
