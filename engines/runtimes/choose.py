@@ -102,14 +102,15 @@ def choose(
         alone = _alone(device, precision, backend)
         return Choice(reference(model, device), None, alone)
     pin, remark = _pin(model, device)
-    trial = Trial(model, device, probes, notify)
+    named = backend != AUTO
+    trial = Trial(model, device, probes, notify, keep_errors=named)
     tried: list[Tried] = []
     for candidate in pin.sorted(offered) if pin else offered:
-        one, runtime = trial.of(candidate, again=backend != AUTO)
+        one, runtime = trial.of(candidate, again=named)
         tried.append(one)
         if runtime is not None:
             return Choice(runtime, one.gate, _reason(tried, remark), tried=tuple(tried))
-    if backend != AUTO and all(one.problem for one in tried):
+    if named and all(one.problem for one in tried):
         raise _error(tried[0], trial.errors[tried[0].candidate])
     reasons = "; ".join(_why_not(one) for one in tried)
     return Choice(

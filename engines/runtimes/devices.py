@@ -101,15 +101,20 @@ def gpus() -> int:
 
 def driver_gpus() -> int:
     """Return how many GPUs the CUDA driver shows this process; 0 without a driver."""
+    return _ask_driver("cuDeviceGetCount")
+
+
+def _ask_driver(call: str) -> int:
+    """Return the number that a call of the CUDA driver gives; 0 where it fails."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    count = ctypes.c_int(0)
+    number = ctypes.c_int(0)
     try:
         library = ctypes.CDLL(name)
-        if library.cuInit(0) or library.cuDeviceGetCount(ctypes.byref(count)):
+        if library.cuInit(0) or getattr(library, call)(ctypes.byref(number)):
             return 0
     except (OSError, AttributeError):
         return 0
-    return count.value
+    return number.value
 
 
 def kind(device: Device) -> str:
@@ -126,12 +131,19 @@ def kind(device: Device) -> str:
 
 
 def driver() -> str:
-    """Return the version of the NVIDIA driver; empty where there is none."""
+    """Return the version of the NVIDIA driver; empty where there is none.
+
+    Where the system lists none, as Windows, it is that of the newest CUDA that the
+    driver knows.
+    """
     try:
         found = re.search(r"\s(\d+\.\d[\d.]*)\s", DRIVER.read_text())
     except OSError:
         found = None
-    return found.group(1) if found else ""
+    if found:
+        return found.group(1)
+    newest = _ask_driver("cuDriverGetVersion")
+    return f"CUDA {newest}" if newest else ""
 
 
 def processor() -> str:

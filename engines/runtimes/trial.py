@@ -75,11 +75,18 @@ class Trial:
     """Tries candidates for one model on one device.
 
     Attributes:
-        errors: candidate -> what was raised when it was loaded or run just now.
+        errors: candidate -> what was raised when it was loaded or run just now; empty
+            unless they are kept.
     """
 
     def __init__(
-        self, model: "Model", device: Device, probes: Probes, notify: Notify
+        self,
+        model: "Model",
+        device: Device,
+        probes: Probes,
+        notify: Notify,
+        *,
+        keep_errors: bool = False,
     ) -> None:
         """Take what is tried.
 
@@ -90,12 +97,15 @@ class Trial:
                 only where a verdict is missing or int8 is tried.
             notify: is called with one line before a candidate is judged, or an engine
                 made.
+            keep_errors: fill ``errors``. Each holds on to the runtime that it came
+                from, with the memory of it.
         """
         self._model = model
         self._device = device
         self._read_probes = probes
         self._notify = notify
         self._probes: Sequence[Probe] | None = None
+        self._keep_errors = keep_errors
         self.errors: dict[Candidate, Exception] = {}
 
     def probes(self) -> Sequence[Probe]:
@@ -172,7 +182,8 @@ class Trial:
         return self.probes() if candidate[1] == "int8" else ()
 
     def _failed(self, candidate: Candidate, error: Exception) -> Tried:
-        self.errors[candidate] = error
+        if self._keep_errors:
+            self.errors[candidate] = error
         return Tried(*candidate, problem=reason_of(error))
 
     def _line(self, candidate: Candidate, *, made: bool = False) -> str:

@@ -27,7 +27,7 @@ LOADED: list[Candidate] = []
 RUN: list[Candidate] = []
 
 
-class Backstage(TorchRuntime):
+class RowRuntime(TorchRuntime):
     """Computes as the reference does, then what its row is to do."""
 
     def __init__(self, name: str, model: Model, device: Device, precision: str) -> None:
@@ -39,14 +39,14 @@ class Backstage(TorchRuntime):
         return BEHAVIOUR[self.backend](super().predict(slices))
 
 
-def _loader(name: str) -> Callable[..., Backstage]:
+def _loader(name: str) -> Callable[..., RowRuntime]:
     def load(
         model: Model, device: Device, precision: str, probes: Sequence[Probe]
-    ) -> Backstage:
+    ) -> RowRuntime:
         LOADED.append((name, precision))
         if f"load {name}" in BEHAVIOUR:
             BEHAVIOUR[f"load {name}"](np.empty(0, np.float32))
-        return Backstage(name, model, device, precision)
+        return RowRuntime(name, model, device, precision)
 
     return load
 

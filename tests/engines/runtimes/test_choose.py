@@ -272,7 +272,7 @@ def test_a_named_backend_may_compute_in_another_precision(
 ) -> None:
     set_rows(table, row("quick", "bfloat16", "float32"))
     table.setattr(
-        "tests.engines.runtimes.backend_rows.Backstage.predict",
+        "tests.engines.runtimes.backend_rows.RowRuntime.predict",
         lambda self, slices: BEHAVIOUR[self.precision](
             super(type(self), self).predict(slices)
         ),

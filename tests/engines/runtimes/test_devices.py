@@ -77,6 +77,10 @@ class Driver:
         place._obj.value = self.gpus
         return self.counted
 
+    def cuDriverGetVersion(self, place: Any) -> int:  # noqa: N802
+        place._obj.value = 13000
+        return 0
+
 
 @pytest.mark.parametrize(
     ("driver", "gpus"),
@@ -191,7 +195,10 @@ def test_the_driver_has_a_version_where_there_is_one(
 ) -> None:
     version = tmp_path / "version"
     monkeypatch.setattr(devices, "DRIVER", version)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     assert devices.driver() == ""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(gpus=1))
+    assert devices.driver() == "CUDA 13000"
     version.write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\n"
         "GCC version:  gcc version 12.2.0 (Debian)\n"
