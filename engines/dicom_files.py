@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from engines import archives, sniff
 from engines.archives import Budget, Unpacked
-from engines.convert.series import Collector
 from engines.errors import UnreadableError
 from engines.files import TEMPORARY_PREFIX, Stamps, files_below, stamp_of
 from engines.sniff import DICOM_SUFFIX
 from engines.volume import stem_of
+
+if TYPE_CHECKING:
+    from engines.convert.series import Collector
 
 PEEKED = 50
 """Entries of a hidden folder that are looked at."""
@@ -57,11 +60,20 @@ class DicomFiles:
         stamps: file -> what it was when its header was read.
     """
 
-    collector: Collector = field(default_factory=Collector)
     places: dict[Path, Place] = field(default_factory=dict)
     held: list[Unpacked] = field(default_factory=list)
     inflated: dict[Path, Unpacked] = field(default_factory=dict)
     stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+    _collector: "Collector | None" = None
+
+    @property
+    def collector(self) -> "Collector":
+        """Reads headers; made with its library when the first file needs it."""
+        if self._collector is None:
+            from engines.convert.series import Collector
+
+            self._collector = Collector()
+        return self._collector
 
     def add(self, path: Path, place: Place) -> None:
         """Read the header of a file that lies at ``place``."""

@@ -8,15 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engines.archives import Unpacked
-from engines.convert.headers import LOCALIZER, NO_IMAGE, SCREENSHOT
+from engines.convert.left_out import LOCALIZER, NO_IMAGE, SCREENSHOT, LeftOut
 from engines.convert.persons import Hidden
-from engines.convert.stack import LeftOut, Stack
 from engines.errors import NameClashError, SpineError
 from engines.files import NO_STAMPS, Stamps
 from engines.results import Note
 from engines.volume import suffix_of
+
+if TYPE_CHECKING:
+    from engines.convert.stack import Stack
 
 SHOWN = Hidden()
 """Hides nothing."""
@@ -53,7 +56,7 @@ class Found:
     path: Path
     files: tuple[Path, ...] = ()
     problem: Exception | None = None
-    stack: Stack | None = None
+    stack: "Stack | None" = None
     held: tuple[Unpacked, ...] = ()
     stamps: Stamps = NO_STAMPS
     real: str = ""

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from engines import archives, sniff
 from engines.archives import Budget, Unpacked
-from engines.convert.assemble import read_stack
-from engines.convert.series import DISC_DIRECTORY
-from engines.convert.stack import LeftOut
+from engines.convert.left_out import DISC_DIRECTORY, LeftOut
 from engines.dicom_files import DicomFiles, Place, common, holds_dicom, is_hidden
 from engines.errors import (
     NotFoundError,
@@ -162,6 +160,8 @@ def read_case(scan: Found | Path) -> tuple[Volume, tuple[Note, ...]]:
         require_scan_size(scan.files[0])
         volume = Volume.read(scan.files[0])
         return volume, volume.notes
+    from engines.convert.assemble import read_stack  # it takes pydicom
+
     with scan.hidden.errors():
         volume, notes = read_stack(scan.stack)
         scan.stamps.require_same()
@@ -398,6 +398,8 @@ def _broken_link(path: Path, place: Place) -> Iterator[Found]:
 
 def _dicom_scans(dicom: DicomFiles, search: Search) -> Iterator[Found]:
     """Yield the volumes of an input, named after the folder that holds them."""
+    if not dicom.places:
+        return
     grouped = dicom.collector.grouped()
     places = dicom.places
     search.persons.update(dicom.collector.reader.persons)

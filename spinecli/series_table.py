@@ -11,7 +11,7 @@ from spinecli import render
 if TYPE_CHECKING:
     from engines.convert.findings import Repairs
     from engines.convert.inspect import Row
-    from engines.convert.stack import LeftOut
+    from engines.convert.left_out import LeftOut
 
 MAX_NAMES = 3
 """Names of files that a note shows; all of them are in the JSON record."""

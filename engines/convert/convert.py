@@ -15,7 +15,8 @@ from engines.convert import naming, sidecar
 from engines.convert.assemble import Assembled, assemble
 from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.findings import Repairs
-from engines.convert.stack import LeftOut, Stack
+from engines.convert.left_out import LeftOut
+from engines.convert.stack import Stack
 from engines.errors import (
     NameClashError,
     OutputError,

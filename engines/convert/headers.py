@@ -34,9 +34,9 @@ from engines.convert.frames import (
     whole,
 )
 from engines.convert.identity import IMAGE, PERSON, person
+from engines.convert.left_out import LOCALIZER, NO_IMAGE, SCREENSHOT
 from engines.convert.marks import marks_of
 
-LOCALIZER, NO_IMAGE, SCREENSHOT = "localizer", "no image", "screenshot"
 """Why an object is left out."""
 
 SLICED_MODALITIES = ("CT", "MR", "PT", "NM")

@@ -13,8 +13,8 @@ from engines.convert import checks, sidecar
 from engines.convert.damage import DAMAGE, require_damage
 from engines.convert.findings import NONE, Finding, Repairs
 from engines.convert.layout import distinct
+from engines.convert.left_out import LeftOut
 from engines.convert.stack import (
-    LeftOut,
     Stack,
     direction_of,
     heights_mm,

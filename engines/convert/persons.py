@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from engines.errors import SpineError
 from engines.results import Note
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 FIELDS = ("PatientName", "PatientID")
 """Whose values must not get into the names of outputs."""
@@ -43,7 +45,7 @@ _WORDS = re.compile(r"[^\s(),;:=\[\]]+")
 _SPELLED = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 
 
-def words_of(header: Dataset) -> Iterator[tuple[str, str]]:
+def words_of(header: "Dataset") -> Iterator[tuple[str, str]]:
     """Yield each word that names the patient of a header, with its field.
 
     Headers that say that the identity was removed name nobody.

@@ -16,21 +16,18 @@ import numpy as np
 
 from engines.convert.damage import DAMAGE, is_damage
 from engines.convert.frames import Frame
-from engines.convert.headers import NO_IMAGE, FrameReader
+from engines.convert.headers import FrameReader
+from engines.convert.left_out import DISC_DIRECTORY, NO_IMAGE, LeftOut
 from engines.convert.parts import parts_of, single
 from engines.convert.placement import MIN_SLICES, on_one_grid
 from engines.convert.stack import (
     Grouped,
-    LeftOut,
     Stack,
     direction_of,
     plane_of,
 )
 from engines.convert.together import Batch, batches_of, series_of, without_copies
 from engines.results import Note
-
-DISC_DIRECTORY = "DICOMDIR"
-"""File that lists the others on a disc; what it says is not needed to find them."""
 
 DIRECTION_TOLERANCE = 2e-3
 """Largest difference between direction cosines of slices that lie in parallel."""

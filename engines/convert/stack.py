@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engines.convert import marks
 from engines.convert.frames import Frame, Origin
+from engines.convert.left_out import LeftOut
 from engines.results import Note
 
 DUPLICATE_MM = 0.01
@@ -87,22 +88,6 @@ class Stack:
                 zip(self.steps, self.volumes, strict=True), start=1
             )
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A file that holds nothing to convert.
-
-    Attributes:
-        why: one of ``headers.LOCALIZER``, ``NO_IMAGE``, ``SCREENSHOT``.
-    """
-
-    path: Path
-    why: str
-
-    def as_json(self) -> dict[str, str]:
-        """Return the record for ``--json``."""
-        return {"path": str(self.path), "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)

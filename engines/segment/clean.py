@@ -12,6 +12,9 @@ GAP_MM = 12.0
 LEAST_ML = 0.3
 """Components smaller than this are dropped wherever they lie."""
 
+RIM = 2
+"""Voxels about what is kept that stay as they are: finer grids look into them."""
+
 _TOUCHING = np.ones((3, 3, 3), bool)
 
 
@@ -87,7 +90,7 @@ def _clean_box(
     dropped = [i for i in range(1, len(sizes_ml)) if i not in kept]
     inside = np.isin(parts, sorted(kept))
     if dropped:
-        near_kept = ndimage.binary_dilation(inside, _TOUCHING, iterations=2)
+        near_kept = ndimage.maximum_filter(inside, 2 * RIM + 1)
         probability *= near_kept & ~np.isin(parts, dropped)
     _fill(probability, inside)
     largest = max((float(sizes_ml[i]) for i in dropped), default=0.0)
@@ -114,7 +117,7 @@ def _near(
 
 
 def _fill(probability: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:
-    holes = ndimage.binary_fill_holes(inside) & ~inside
+    holes = _holes(inside)
     box = _around(holes, margin=1)
     if box is None:
         return
@@ -124,6 +127,18 @@ def _fill(probability: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:
     part = probability[(slice(None), *box)]
     at = tuple(axis[holes[box]] for axis in nearest)
     part[:, holes[box]] = part[:, at[0], at[1], at[2]]
+
+
+def _holes(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the cavities that are closed on all sides."""
+    parts, count = ndimage.label(~inside)
+    closed = np.ones(count + 1, bool)
+    closed[0] = False
+    for axis in range(3):
+        for end in (0, -1):
+            closed[np.take(parts, end, axis)] = False
+    holes: NDArray[np.bool_] = closed[parts]
+    return holes
 
 
 def _around(mask: NDArray[np.bool_], margin: int) -> tuple[slice, ...] | None:

@@ -74,6 +74,9 @@ since where it is wrong it is wrong by one or two vertebrae from end to end."""
 NAMED_DOUBT = 0.25
 """Share of a second network's opinion that is spread evenly over all vertebrae."""
 
+FAINT = 1e-3
+"""Voxels with less of the spine than this take no part in any vertebra."""
+
 SURE, LEAST = 0.5, 1e-3
 Places = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -184,17 +187,16 @@ def settle(
     seen = None if hu is None else hu[box]
     opinion = probability[(slice(None), *box)]
     other = None if second is None else second.within(box)
-    found = vertebrae(spine[box], opinion, classes, spacing, seen, other)
-    nearest = ndimage.distance_transform_edt(
-        found == 0, sampling=spacing, return_distances=False, return_indices=True
+    share = whole[box]
+    found = vertebrae(
+        spine[box], opinion, classes, spacing, seen, other, rim=share > FAINT
     )
-    channel = np.zeros(max(level.id for level in LADDER) + 1, np.int64)
-    for level in LADDER:
-        channel[level.id] = labels.class_of(level.id, given) - 1
-    place = channel[found[tuple(nearest)]][None]
     part = settled[(slice(None), *box)]
     part[:] = 0
-    np.put_along_axis(part, place, whole[box][None], axis=0)
+    for number in np.unique(found[found > 0]).tolist():
+        held = found == number
+        channel = labels.class_of(number, given) - 1
+        part[channel][held] = share[held]
     return settled
 
 
@@ -205,6 +207,8 @@ def vertebrae(
     spacing: Spacing,
     hu: NDArray[np.float32] | None = None,
     second: Opinion | None = None,
+    *,
+    rim: Mask | None = None,
 ) -> NDArray[np.uint8]:
     """Return the VerSe id of each voxel of ``spine`` (R, A, S), 0 elsewhere.
 
@@ -215,6 +219,8 @@ def vertebrae(
         spacing: voxel size in mm.
         hu: (R, A, S), the scan.
         second: of another network, that counts beside ``opinion``.
+        rim: (R, A, S), what holds the spine and gets the ids next to it; None for no
+            more than the spine.
     """
     depth = ndimage.distance_transform_edt(np.pad(spine, 1), sampling=spacing)
     depth = depth[1:-1, 1:-1, 1:-1]
@@ -241,7 +247,7 @@ def vertebrae(
     away = np.abs((place - low)[:, None] / STEP_MM - cuts[None]).min(axis=1, initial=9)
     sure = voxels[away >= 1]
     seeds[tuple(sure.T)] = ids[np.searchsorted(cuts, piece[away >= 1], side="right")]
-    return _grown(seeds, spine, depth)
+    return _grown(seeds, spine if rim is None else rim | spine, depth)
 
 
 def _along(core: Mask, voxels: NDArray[np.int64], spacing: Spacing) -> Places:
@@ -354,14 +360,16 @@ def _likely(step: int, length: Places, scale: float) -> Places:
     return np.where(length > 0, -np.minimum(off**2 / 2, STRANGE), -np.inf)
 
 
-def _grown(seeds: NDArray[np.uint8], spine: Mask, depth: Places) -> NDArray[np.uint8]:
-    """Return ``seeds`` grown over ``spine``, where bone is deep first."""
+def _grown(seeds: NDArray[np.uint8], within: Mask, depth: Places) -> NDArray[np.uint8]:
+    """Return ``seeds`` grown over ``within``, where bone is deep first."""
     height = (-depth).astype(np.float32)
     grown: NDArray[np.uint8] = watershed(
-        height, seeds, connectivity=3, mask=spine
+        height, seeds, connectivity=3, mask=within
     ).astype(np.uint8)
-    apart = spine & (grown == 0)
+    apart = within & (grown == 0)
     if apart.any():  # pieces without a body take the name of what is next to them
-        _, nearest = ndimage.distance_transform_edt(grown == 0, return_indices=True)
+        nearest = ndimage.distance_transform_edt(
+            grown == 0, return_distances=False, return_indices=True
+        )
         grown[apart] = grown[tuple(axis[apart] for axis in nearest)]
     return grown
