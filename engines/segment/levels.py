@@ -247,7 +247,7 @@ def vertebrae(
     away = np.abs((place - low)[:, None] / STEP_MM - cuts[None]).min(axis=1, initial=9)
     sure = voxels[away >= 1]
     seeds[tuple(sure.T)] = ids[np.searchsorted(cuts, piece[away >= 1], side="right")]
-    return _grown(seeds, spine if rim is None else rim | spine, depth)
+    return _grown(seeds, spine, spine if rim is None else rim | spine, depth)
 
 
 def _along(core: Mask, voxels: NDArray[np.int64], spacing: Spacing) -> Places:
@@ -360,13 +360,15 @@ def _likely(step: int, length: Places, scale: float) -> Places:
     return np.where(length > 0, -np.minimum(off**2 / 2, STRANGE), -np.inf)
 
 
-def _grown(seeds: NDArray[np.uint8], within: Mask, depth: Places) -> NDArray[np.uint8]:
-    """Return ``seeds`` grown over ``within``, where bone is deep first."""
+def _grown(
+    seeds: NDArray[np.uint8], spine: Mask, within: Mask, depth: Places
+) -> NDArray[np.uint8]:
+    """Return ``seeds`` grown over ``within`` and so over ``spine``, deep bone first."""
     height = (-depth).astype(np.float32)
     grown: NDArray[np.uint8] = watershed(
         height, seeds, connectivity=3, mask=within
     ).astype(np.uint8)
-    apart = within & (grown == 0)
+    apart = spine & (grown == 0)
     if apart.any():  # pieces without a body take the name of what is next to them
         nearest = ndimage.distance_transform_edt(
             grown == 0, return_distances=False, return_indices=True

@@ -1,18 +1,22 @@
 """From probabilities on the recipe's grid to labels on the scan's own grid."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import device, is_numpy_array
 from numpy.typing import NDArray
 
 from engines.arrays import Array, beside, namespace, to_numpy
 from engines.geometry import Grid
 from engines.preprocess import resample
 
-SLAB_VOXELS = 1 << 22
+SLAB_VOXELS = 1 << 21
 """Voxels of the scan's grid whose probabilities are held at a time."""
+
+THREADS = 2
+"""Slabs that are interpolated at the same time on a CPU."""
 
 UNCERTAIN = 255
 """Label of voxels that training is not to score."""
@@ -114,7 +118,7 @@ def labels(
         (I, J, K) of ``target``, uint8 class indices.
     """
     found = np.zeros(target.shape, np.uint8)
-    xp, place_of = namespace(probability), device(probability)
+    xp = namespace(probability)
     somewhere = xp.sum(probability, axis=0) > NOTHING
     matrices = resample.matrices(source, target)
     reaches = [
@@ -132,32 +136,56 @@ def labels(
         for axis in range(3)
     ]
     _, columns, depth = around
-    wide, deep = columns.stop - columns.start, depth.stop - depth.start
-    slab = max(1, SLAB_VOXELS // max(1, wide * deep))
-    for start in range(around[0].start, around[0].stop, slab):
-        rows = slice(start, min(start + slab, around[0].stop))
-        shape = (rows.stop - rows.start, wide, deep)
-        total = xp.zeros(shape, dtype=probability.dtype, device=place_of)
-        best = xp.zeros(shape, dtype=probability.dtype, device=place_of)
-        winner = xp.zeros(shape, dtype=xp.uint8, device=place_of)
-        for index, reach in enumerate(reaches):
-            if reach is None:
-                continue
-            own, part = reach.part(probability[index], rows)
-            place = (
-                _within(own, rows),
-                _within(reach.there[1], columns),
-                _within(reach.there[2], depth),
-            )
-            if part.shape[0]:
-                total[place] += part
-                winner[place][part > best[place]] = index + 1
-                best[place] = xp.maximum(best[place], part)
-        winner[best <= 1 - total] = 0
-        if mark_uncertain:
-            winner[(total > SURE[0]) & (total < SURE[1])] = UNCERTAIN
+    slab = max(1, SLAB_VOXELS // max(1, _length(columns) * _length(depth)))
+    starts = range(around[0].start, around[0].stop, slab)
+    parts = [slice(start, min(start + slab, around[0].stop)) for start in starts]
+
+    def fill(rows: slice) -> None:
+        winner = _winner(
+            probability,
+            reaches,
+            (rows, columns, depth),
+            mark_uncertain=mark_uncertain,
+        )
         found[rows, columns, depth] = to_numpy(winner)
+
+    with ThreadPoolExecutor(THREADS if is_numpy_array(probability) else 1) as pool:
+        list(pool.map(fill, parts))
     return found
+
+
+def _winner(
+    probability: Array,
+    reaches: Sequence[_Reach | None],
+    box: tuple[slice, slice, slice],
+    *,
+    mark_uncertain: bool,
+) -> Array:
+    """Return the winning class of each voxel in a box of the target."""
+    xp, where = namespace(probability), device(probability)
+    rows, columns, depth = box
+    shape = tuple(map(_length, box))
+    total = xp.zeros(shape, dtype=probability.dtype, device=where)
+    best = xp.zeros(shape, dtype=probability.dtype, device=where)
+    winner = xp.zeros(shape, dtype=xp.uint8, device=where)
+    for index, reach in enumerate(reaches):
+        if reach is None:
+            continue
+        own, part = reach.part(probability[index], rows)
+        if not part.shape[0]:
+            continue
+        place = (
+            _within(own, rows),
+            _within(reach.there[1], columns),
+            _within(reach.there[2], depth),
+        )
+        total[place] += part
+        winner[place][part > best[place]] = index + 1
+        best[place] = xp.maximum(best[place], part)
+    winner[best <= 1 - total] = 0
+    if mark_uncertain:
+        winner[(total > SURE[0]) & (total < SURE[1])] = UNCERTAIN
+    return winner
 
 
 def _reach(
@@ -204,3 +232,8 @@ def _taps(matrix: NDArray[np.float32], like: Array) -> _Taps:
 
 def _within(part: slice, whole: slice) -> slice:
     return slice(part.start - whole.start, part.stop - whole.start)
+
+
+def _length(side: slice) -> int:
+    length: int = side.stop - side.start
+    return length
