@@ -29,11 +29,12 @@ def on_device(values: NDArray[Any], device: str) -> Array:
         values: any array.
         device: as in ``cpu`` or ``cuda:0``.
     """
-    if device == CPU:
+    if device.partition(":")[0] == CPU:
         return values
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    # Torch warns of arrays that it must not write to, as those of files are.
+    return torch.from_numpy(np.require(values, requirements=("C", "W"))).to(device)
 
 
 def beside(values: NDArray[Any], other: Array) -> Array:

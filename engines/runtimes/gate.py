@@ -6,7 +6,6 @@ other on the scans at hand. Pixels that are a tie between two classes in the ref
 itself, whose label is a matter of rounding, count neither for nor against a runtime.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.arrays import Array, on_device, to_numpy
 from engines.networks.probes import Probe
-from engines.runtimes.runtime import Array, Runtime
+from engines.runtimes.runtime import Runtime
 
 LEAST_AGREEMENT = 0.999
 """Share of pixels that must get the same label."""
@@ -84,9 +84,9 @@ class Gate:
             float(record["agreement"]),
             float(record["dice"]),
             int(record["slices"]),
-            int(record["ties"]),
-            int(record["errors"]),
-            float(record["surest"]),
+            int(record.get("ties", 0)),
+            int(record.get("errors", 0)),
+            float(record.get("surest", 0)),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def judge(runtime: Runtime, probes: Sequence[Probe]) -> Gate:
             part = slice(start, start + step)
             given = on_device(probe.images[part], runtime.device)
             tally.add(
-                on_host(runtime.predict(given)),
+                to_numpy(runtime.predict(given)),
                 probe.labels[part],
                 probe.margins[part],
             )
@@ -133,29 +133,12 @@ def compare(reference: Runtime, candidate: Runtime, batches: Sequence[Array]) ->
     """
     tally = _Tally()
     for batch in batches:
-        right = on_host(reference.predict(batch))
+        right = to_numpy(reference.predict(batch))
         second, first = np.moveaxis(np.partition(right, -2, axis=1)[:, -2:], 1, 0)
         margins = np.rint((first - second) * MARGIN_STEPS).astype(np.uint8)
-        found = on_host(candidate.predict(batch))
+        found = to_numpy(candidate.predict(batch))
         tally.add(found, right.argmax(axis=1), margins)
     return tally.gate(candidate)
-
-
-def on_device(images: NDArray[np.float32], device: str) -> Array:
-    """Return an array as a runtime on ``device`` takes it."""
-    if device == "cpu":
-        return images
-    import torch
-
-    return torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
-
-
-def on_host(array: Array) -> NDArray[Any]:
-    """Return what a runtime gave as an array of NumPy."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
-        array = array.cpu().numpy()
-    return np.asarray(array)
 
 
 class _Tally:

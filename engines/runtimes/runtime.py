@@ -1,11 +1,9 @@
 """What every backend offers."""
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from engines.arrays import Array
 from engines.results import Note
-
-Array: TypeAlias = Any
-"""Array of the device that computes: of NumPy on the CPU, a CUDA tensor on a GPU."""
 
 
 @runtime_checkable

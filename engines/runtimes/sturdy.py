@@ -3,11 +3,10 @@
 import sys
 import time
 
-import numpy as np
-
+from engines.arrays import Array, namespace
 from engines.errors import LostDeviceError
 from engines.results import Note
-from engines.runtimes.runtime import Array, Noting, Runtime
+from engines.runtimes.runtime import Noting, Runtime
 
 LEAST = 1
 """Slices in the smallest batch that is tried."""
@@ -75,16 +74,10 @@ class SturdyRuntime:
                 sys.modules["torch"].cuda.empty_cache()
                 told = f"memory of {self.device} ran out: batches of {count} from there"
                 self._notes.append(Note("smaller_batches", told))
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts)
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Say whether the memory of a GPU ran out; only torch, once imported, says so."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
-
-
-def _joined(parts: list[Array]) -> Array:
-    if isinstance(parts[0], np.ndarray):
-        return np.concatenate(parts)
-    return sys.modules["torch"].cat(parts)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engines.arrays import Array
 from engines.networks.manifest import Model
 from engines.networks.probes import Probe
 from engines.results import Note
 from engines.runtimes.cuda_graphs import Graph, GraphError, captured
 from engines.runtimes.devices import Device
-from engines.runtimes.runtime import Array
 
 DTYPES = {
     "float32": torch.float32,

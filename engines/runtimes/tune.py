@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from engines.runtimes import gate, pins
+from engines.arrays import Array, on_device
+from engines.runtimes import pins
 from engines.runtimes.choose import AUTO, candidates
 from engines.runtimes.devices import Device
 from engines.runtimes.gate import BATCH
 from engines.runtimes.pins import Pin
-from engines.runtimes.runtime import Array, Runtime
+from engines.runtimes.runtime import Runtime
 from engines.runtimes.trial import Notify, Probes, Trial, Tried, reason_of
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _rounds(
 def _batches(runtime: Runtime, probes: "Sequence[Probe]") -> list[Array]:
     """Return the images of the probes in batches, as a runtime here takes them."""
     return [
-        gate.on_device(probe.images[start : start + step], runtime.device)
+        on_device(probe.images[start : start + step], runtime.device)
         for probe in probes
         for step in (BATCH[probe.dimensions],)
         for start in range(0, len(probe), step)

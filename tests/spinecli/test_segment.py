@@ -16,7 +16,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 from typer.testing import CliRunner, Result
 
 from engines.errors import LostDeviceError
@@ -24,8 +23,9 @@ from engines.labels import REGION_CLASSES
 from engines.networks import shelf
 from engines.preprocess import orient
 from engines.runtimes import devices
+from engines.runtimes.devices import Device
 from engines.segment import compute, inference
-from engines.segment import segment as segment_module
+from engines.segment import run as segment_module
 from engines.volume import Volume
 from spinecli.app import app
 from tests import dicom_phantoms as dicom
@@ -560,7 +560,7 @@ def test_a_backend_that_is_not_installed_is_told_before_anything_is_done(
 def test_a_gpu_that_is_required_and_not_there_is_an_error(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(devices, "driver_gpus", lambda: 0)
     status, record = spine_json(small, "-o", tmp_path / "out", "--require-gpu")
     assert status == 1
     assert record["error"]["code"] == "device"
@@ -591,7 +591,7 @@ def test_several_devices_share_a_batch(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two names for the CPU stand for two GPUs."""
-    pair = [torch.device("cpu"), torch.device("cpu", 0)]
+    pair = [Device("cpu"), Device("cpu", 0)]
     monkeypatch.setattr(devices, "pick_all", lambda name, gpu: pair)
     for number in range(4):
         shutil.copy(small, tmp_path / f"scan{number}.nii.gz")

@@ -5,8 +5,7 @@ import torch
 
 from engines.bench import ceiling
 from engines.bench.ceiling import Ceiling
-
-CPU = torch.device("cpu")
+from engines.runtimes.devices import CPU
 
 
 @pytest.fixture

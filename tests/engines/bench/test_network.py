@@ -5,9 +5,11 @@ from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 import torch
 
+from engines.arrays import Array
 from engines.bench import network
 from engines.bench.ceiling import Ceiling
 from engines.errors import BackendError, SettingsError
@@ -19,10 +21,10 @@ from engines.preprocess.recipe import RECIPES
 from engines.results import CaseResult
 from engines.runtimes import backends
 from engines.runtimes.backends import BACKENDS, Backend
+from engines.runtimes.devices import CPU, Device
 from engines.runtimes.torch_runtime import TorchRuntime
 from engines.volume import Volume
 
-CPU = torch.device("cpu")
 CROP = Path(__file__).parents[2] / "data/tptbox_ct.nii.gz"
 NETWORK = "linknet-mobilenet-v2"
 CEILINGS = {name: Ceiling(name, 100.0, 64) for name in ("float32", "bfloat16")}
@@ -57,7 +59,7 @@ class Breaks(TorchRuntime):
 
     left = 4
 
-    def predict(self, slices: torch.Tensor) -> torch.Tensor:
+    def predict(self, slices: Array) -> Array:
         if self.left == 0:
             raise RuntimeError("out of memory")
         self.left -= 1
@@ -67,16 +69,16 @@ class Breaks(TorchRuntime):
 class Blind(TorchRuntime):
     """A runtime that sees spine nowhere."""
 
-    def predict(self, slices: torch.Tensor) -> torch.Tensor:
-        everywhere = torch.ones_like(slices)
-        return torch.cat([everywhere, 0 * everywhere], dim=1)
+    def predict(self, slices: Array) -> Array:
+        everywhere = np.ones_like(slices)
+        return np.concatenate([everywhere, 0 * everywhere], axis=1)
 
 
-def breaking(model: Model, device: torch.device, precision: str, _: object) -> Breaks:
+def breaking(model: Model, device: Device, precision: str, _: object) -> Breaks:
     return Breaks(model, device, precision)
 
 
-def blind(model: Model, device: torch.device, precision: str, _: object) -> Blind:
+def blind(model: Model, device: Device, precision: str, _: object) -> Blind:
     made = Blind(model, device, "float32")
     made.precision = precision
     return made
@@ -158,7 +160,7 @@ def test_a_subject_is_slices_of_every_view(subject: network.Subject) -> None:
     for batch in subject.batches:
         assert batch.shape[1] == 1
         assert min(batch.shape[2:]) >= 64
-        assert (batch.amax(dim=(1, 2, 3)) > 0).all()
+        assert (batch.max(axis=(1, 2, 3)) > 0).all()
 
 
 def test_operations_are_those_that_the_manifest_counts() -> None:
@@ -177,7 +179,7 @@ def test_all_are_measured_in_turns(
     seen: list[str] = []
     kept = network._turn
 
-    def turn(one: network.Contender, device: torch.device) -> None:
+    def turn(one: network.Contender, device: Device) -> None:
         seen.append(one.precision)
         kept(one, device)
 
@@ -195,7 +197,7 @@ def test_figures_follow_from_medians(
     ticks = count()
     lengths = {"float32": [9.0, 1.6, 3.2, 80.0], "bfloat16": [9.0, 0.4, 0.8, 1.2]}
 
-    def turn(one: network.Contender, _: torch.device) -> None:
+    def turn(one: network.Contender, _: Device) -> None:
         one.seconds.append(lengths[one.precision][next(ticks) // 2])
 
     monkeypatch.setattr(network, "_turn", turn)
@@ -211,7 +213,7 @@ def test_figures_follow_from_medians(
     share = subject.gflop / 0.8 / 100
     assert other["share_of_ceiling"] == pytest.approx(share, abs=1e-4)
     assert reference["gate"] is None
-    assert other["gate"]["slices"] == sum(len(batch) for batch in subject.probe)
+    assert other["gate"]["slices"] == sum(len(probe) for probe in subject.probes)
 
 
 @pytest.mark.usefixtures("table")
@@ -287,7 +289,7 @@ def test_a_network_in_three_dimensions_is_given_a_cube() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_tells_its_memory() -> None:
-    device = torch.device("cuda:0")
+    device = Device("cuda", 0)
     placed = network.subject_of("one", a_model(), Volume.read(CROP), device)
     chosen = network.choices("cuda", ["torch"])
 

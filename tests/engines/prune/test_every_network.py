@@ -27,7 +27,8 @@ from engines.networks.manifest import Manifest, Model, load_model, save_model
 from engines.preprocess.recipe import RECIPES
 from engines.prune import graph, shrink
 from engines.prune.graph import Group
-from engines.runtimes.choose import choose
+from engines.runtimes import trial
+from engines.runtimes.devices import CPU
 from engines.segment import inference
 from engines.volume import Volume
 
@@ -168,9 +169,8 @@ def test_it_segments(saved: Path) -> None:
     model = load_model(saved)
     prepared = inference.prepare(scan(model), model.manifest.recipe)
     planes = model.manifest.views[-1:]
-    tried = inference.probe(prepared, model, planes)
-    choice = choose(model, torch.device("cpu"), "float32", tried)
-    done = inference.segment_prepared(prepared, model, choice.runtime, planes)
+    runtime = trial.reference(model, CPU)
+    done = inference.segment_prepared(prepared, model, runtime, planes)
     assert done.labels.shape == prepared.scan.grid.shape
     assert done.labels.max() <= 1
 

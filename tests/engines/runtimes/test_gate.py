@@ -37,20 +37,29 @@ class Fixed:
 
 def with_flips(count: int) -> Floats:
     spine = np.zeros((1, 1, 40, 50), np.float32)
-    spine[..., :20, :] = 0.8
-    spine.reshape(-1)[:count] = 0.2
+    spine[..., :20, :] = 0.6
+    spine.reshape(-1)[:count] = 0.4
     return spine
 
 
 EMPTY = np.zeros((1, 1, 40, 50), np.float32)
 
 
-def a_probe(margin: float = 0.2, count: int = 1) -> Probe:
-    """Return a probe whose upper half is foreground, with one margin everywhere."""
+def a_probe(margin: float = 0.2, count: int = 1, first: float | None = None) -> Probe:
+    """Return a probe whose upper half is foreground, with one margin everywhere.
+
+    Args:
+        margin: of all pixels.
+        count: slices.
+        first: margin of the first pixel, if it has another.
+    """
     labels = np.zeros((count, 40, 50), np.uint8)
     labels[:, :20] = 1
     images = np.zeros((count, 1, 40, 50), np.float32)
-    return Probe(images, labels, np.full_like(labels, round(margin * 255)))
+    margins = np.full_like(labels, round(margin * 255))
+    if first is not None:
+        margins[:, 0, 0] = round(first * 255)
+    return Probe(images, labels, margins)
 
 
 @pytest.mark.parametrize(("flips", "passed"), [(0, True), (1, True), (3, False)])
@@ -82,18 +91,28 @@ def test_pixels_and_dice_are_counted(flips: int, passed: bool) -> None:
 def test_where_the_reference_was_sure_nothing_may_differ(
     margin: float, ties: int, errors: int, passed: bool
 ) -> None:
-    figures = gate.judge(Fixed(with_flips(1)), [a_probe(1.0), a_probe(margin)])
-    assert figures.passed is False  # the first probe is sure of the pixel
-    figures = gate.judge(Fixed(with_flips(1)), [a_probe(margin)])
+    figures = gate.judge(Fixed(with_flips(1)), [a_probe(first=margin)])
     assert (figures.ties, figures.errors) == (ties, errors)
     assert figures.surest == pytest.approx(margin, abs=1 / 255)
     assert figures.passed is passed
     assert ("another label at a margin of" in figures.figures) is not passed
 
 
-def test_margins_of_scans_at_hand_are_not_known() -> None:
+def test_ties_count_neither_for_nor_against() -> None:
+    """A thousand pixels of the upper half are ties in the reference itself."""
+    probe = a_probe()
+    probe.margins[0, :20] = 0
+    for flips in (0, 500, 1000):
+        figures = gate.judge(Fixed(with_flips(flips)), [probe])
+        assert (figures.agreement, figures.dice, figures.ties) == (1, 1, flips)
+    probe.margins[:] = 0
+    assert not gate.judge(Fixed(with_flips(0)), [probe]).passed
+
+
+def test_margins_of_scans_at_hand_are_those_of_the_reference() -> None:
     figures = gate.compare(Fixed(with_flips(0)), Fixed(with_flips(1)), [EMPTY])
-    assert (figures.ties, figures.errors, figures.surest) == (None, None, None)
+    assert (figures.ties, figures.errors) == (0, 1)
+    assert figures.surest == pytest.approx(0.2, abs=1 / 255)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -135,10 +154,8 @@ def test_probes_are_computed_in_batches() -> None:
 
 
 @pytest.mark.parametrize("agreement", [0.9989999, 0.999, 0.99900001, 1.0, 0.5])
-@pytest.mark.parametrize("surest", [None, 0.0, 0.4999999, 0.5])
-def test_figures_keep_their_verdict_in_records(
-    agreement: float, surest: float | None
-) -> None:
+@pytest.mark.parametrize("surest", [0.0, 0.4999999, 0.5])
+def test_figures_keep_their_verdict_in_records(agreement: float, surest: float) -> None:
     figures = Gate("b", "p", agreement, 1.0, 3, 0, 1, surest)
     record = figures.as_json()
     again = Gate.from_json(record)
