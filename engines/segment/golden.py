@@ -42,8 +42,10 @@ SLICES = 12
 """Slices of a model's probes, over all views."""
 
 LEAST_EDGE, MOST_EDGE = 64, 160
-"""A slice has rows and columns of twice the patch of the training, but no less and no
-more than this, where the network and the scans allow it."""
+"""Rows and columns of a slice, at most: the first for a network that was trained on
+patches below ``SMALL_PATCH``, the second for all others. A larger patch is kept."""
+
+SMALL_PATCH = 96
 
 MOST_FINE, COARSE_STEPS = 1 << 19, 48
 """Of a probe with more pixels or voxels the values are rounded to so many steps, or
@@ -218,7 +220,7 @@ def _size(model: Model, shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
     if export.is_fixed(model):
         rows, columns = export.profile_for(model).usual
         return rows, columns
-    most = max(patch, min(MOST_EDGE, max(LEAST_EDGE, 2 * patch)))
+    most = max(patch, LEAST_EDGE if 0 < patch < SMALL_PATCH else MOST_EDGE)
     most = -(-most // stride) * stride
     return (
         min(most, max(shape[0] for shape in shapes)),
