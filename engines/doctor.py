@@ -261,6 +261,8 @@ def _verdict(one: "KeptVerdict") -> Finding:
         told = f"could not be loaded or run: {one.problem}"
     else:
         told = f"{'passed' if one.passed else 'failed'}: {figures.figures}"
+        if one.ms_per_slice is not None:
+            told += f", {one.ms_per_slice:.1f} ms a slice then"
     name = f"gate {one.title} {key.backend} {key.precision}"
     return Finding(name, f"{told} ({one.judged[:10]})", details=one.as_json())
 

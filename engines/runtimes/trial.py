@@ -4,10 +4,12 @@ What the gate said is kept between runs (``verdicts``). A backend that passed is
 without being judged again, one that failed is not loaded at all.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engines.arrays import on_device, to_numpy
 from engines.errors import (
     BackendError,
     DeviceError,
@@ -159,6 +161,7 @@ class Trial:
         try:
             runtime = self._load(candidate)
             figures = gate.judge(runtime, probes)
+            ms = _ms_per_slice(runtime, probes)
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001  a library may raise anything
@@ -166,7 +169,7 @@ class Trial:
             if not is_transient(error):
                 verdicts.keep(verdicts.new(title, key, problem=tried.problem))
             return tried, None
-        verdicts.keep(verdicts.new(title, key, figures))
+        verdicts.keep(verdicts.new(title, key, figures, ms_per_slice=ms))
         return Tried(*candidate, figures), runtime if figures.passed else None
 
     def _key(self, candidate: Candidate) -> verdicts.Key:
@@ -199,6 +202,17 @@ def reference(model: "Model", device: Device) -> Runtime:
     """Return what every other runtime is held against: torch in float32."""
     name, precision = backends.REFERENCE
     return backends.find(name).load(model, device, precision)
+
+
+def _ms_per_slice(runtime: Runtime, probes: Sequence[Probe]) -> float | None:
+    """Return how long a slice, or a cube, takes; judging has warmed the runtime up."""
+    if not probes:
+        return None
+    count = gate.BATCH[probes[0].dimensions]
+    given = on_device(probes[0].images[:count], runtime.device)
+    started = time.perf_counter()
+    to_numpy(runtime.predict(given))
+    return 1e3 * (time.perf_counter() - started) / len(given)
 
 
 def reason_of(error: Exception) -> str:

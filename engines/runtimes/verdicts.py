@@ -69,6 +69,8 @@ class Verdict:
         gate: None where there is a problem.
         problem: why the backend could not be loaded or run.
         judged: when, in UTC, ISO 8601.
+        ms_per_slice: milliseconds a slice, or a cube, when it was judged. It decides
+            nothing, as it depends on what else the machine does.
     """
 
     title: str
@@ -76,6 +78,7 @@ class Verdict:
     gate: Gate | None
     problem: str
     judged: str
+    ms_per_slice: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -103,6 +106,7 @@ class Verdict:
             "gate": self.gate.as_json() if self.gate else None,
             "problem": self.problem,
             "judged": self.judged,
+            "ms_per_slice": self.ms_per_slice,
         }
 
     @classmethod
@@ -118,7 +122,9 @@ class Verdict:
             msg = "a verdict has either figures or a problem"
             raise ValueError(msg)
         key = Key(**{name: str(value) for name, value in record["key"].items()})
-        return cls(str(record["model"]), key, gate, problem, str(record["judged"]))
+        ms, judged = record.get("ms_per_slice"), str(record["judged"])
+        pace = None if ms is None else float(ms)
+        return cls(str(record["model"]), key, gate, problem, judged, pace)
 
 
 def key_of(
@@ -147,10 +153,18 @@ def key_of(
     )
 
 
-def new(title: str, key: Key, gate: Gate | None = None, problem: str = "") -> Verdict:
+def new(
+    title: str,
+    key: Key,
+    gate: Gate | None = None,
+    *,
+    problem: str = "",
+    ms_per_slice: float | None = None,
+) -> Verdict:
     """Return a verdict that was given now."""
     judged = datetime.now(UTC).isoformat(timespec="seconds")
-    return Verdict(title, key, gate, problem, judged)
+    ms = None if ms_per_slice is None else round(ms_per_slice, 3)
+    return Verdict(title, key, gate, problem, judged, ms)
 
 
 def read(title: str, key: Key) -> Verdict | None:

@@ -51,6 +51,7 @@ def the_file() -> Path:
     "verdict",
     [
         verdicts.new("m", KEY, PASSED),
+        verdicts.new("m", KEY, PASSED, ms_per_slice=12.5),
         verdicts.new("m", KEY, replace(PASSED, dice=0.5)),
         verdicts.new("m", KEY, replace(PASSED, surest=0.9)),
         verdicts.new("m", KEY, problem="RuntimeError: \u00fc"),
