@@ -17,7 +17,7 @@ from engines.errors import (
     SettingsError,
 )
 from engines.networks.probes import Probe
-from engines.runtimes import backends, choose, pins, verdicts
+from engines.runtimes import backends, choose, pins, trial, verdicts
 from engines.runtimes.backends import REFERENCE
 from engines.runtimes.choose import Choice
 from engines.runtimes.devices import CPU, Device
@@ -204,15 +204,19 @@ def test_what_was_asked_before_changes_nothing(
     assert found == dict.fromkeys(asked, OTHER)
 
 
-def test_a_busy_machine_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No clock is looked at while choosing."""
-
-    def no_clock() -> float:
-        pytest.fail("a time was measured")
-
-    for name in ("perf_counter", "monotonic", "process_time"):
-        monkeypatch.setattr(f"time.{name}", no_clock)
+@pytest.mark.parametrize("slow", [QUICK, OTHER])
+def test_a_busy_machine_changes_nothing(
+    slow: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a slice took, the fixed order decides."""
+    monkeypatch.setattr(
+        trial, "_ms_per_slice",
+        lambda runtime, _: 1e6 * ((runtime.backend, runtime.precision) == slow),
+    )  # fmt: skip
     assert used(chosen()) == QUICK
+    (verdict,) = verdicts.kept()[0]
+    assert verdict.ms_per_slice == 1e6 * (slow == QUICK)
+    assert used(chosen(probes=no_probes)) == QUICK
 
 
 def test_what_once_passed_and_cannot_be_loaded_now_gives_way() -> None:

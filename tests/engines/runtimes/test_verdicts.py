@@ -56,7 +56,7 @@ def the_file() -> Path:
         verdicts.new("m", KEY, replace(PASSED, surest=0.9)),
         verdicts.new("m", KEY, problem="RuntimeError: \u00fc"),
     ],
-    ids=["passed", "failed", "sure", "problem"],
+    ids=["passed", "timed", "failed", "sure", "problem"],
 )
 def test_a_verdict_comes_back_as_it_was(verdict: Verdict) -> None:
     assert verdicts.read("m", KEY) is None
