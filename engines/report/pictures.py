@@ -41,7 +41,7 @@ def preview(
         colours: label -> colour.
     """
     panels = [
-        panel(np.take(hu, at, axis), np.take(labels, at, axis), colours, window)
+        panel(_plane(hu, at, axis), _plane(labels, at, axis), colours, window)
         for axis, at in ((0, _fullest(labels, 0)), (1, _fullest(labels, 1)))
     ]
     gap = np.zeros((panels[0].shape[0], 4, 3), np.uint8)
@@ -107,7 +107,7 @@ def side_by_side(
         at = _fullest(both[0] if both[0].any() else both[1], axis)
         wide, high = (size for other, size in enumerate(sizes) if other != axis)
         for labels in both:
-            plane = np.take(grey, at, axis), np.take(labels, at, axis)
+            plane = _plane(grey, at, axis), _plane(labels, at, axis)
             drawn = panel(*plane, colours, window, fill)
             panels.append(_sized(drawn, high / wide))
     return _png(_in_a_row(panels))
@@ -141,6 +141,11 @@ def thumbnail(png: bytes, height: int = 160) -> bytes:
     content = io.BytesIO()
     image.save(content, "JPEG", quality=80)
     return content.getvalue()
+
+
+def _plane(volume: NDArray[Any], at: int, axis: int) -> NDArray[Any]:
+    """Return a plane without a copy of the volume, as ``np.take`` would make."""
+    return np.moveaxis(volume, axis, 0)[at]
 
 
 def _fullest(labels: NDArray[np.uint8], axis: int) -> int:

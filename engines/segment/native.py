@@ -93,7 +93,7 @@ class _Reach:
         first = self.there[0].start
         own, needed = self.taps[0].rows(slice(start - first, stop - first))
         taps = (own, *self.taps[1:])
-        values = share[self.here][needed]
+        values = namespace(share).asarray(share[self.here][needed], copy=True)
         for axis in sorted(range(3), key=lambda axis: taps[axis].growth):
             values = taps[axis].along(values, axis)
         return slice(start, stop), values
