@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 Probes = Callable[[], Sequence[Probe]]
 
-TRANSIENT = (MemoryError, OSError, OutputError, DeviceError, MissingBackendError)
+TRANSIENT = (
+    MemoryError,
+    OSError,
+    ImportError,
+    OutputError,
+    DeviceError,
+    MissingBackendError,
+)
 """Errors that say nothing of the backend and the model: the next run tries again."""
 
 TRANSIENT_WORDS = (LOST, "out of memory", "bad_alloc", "No space left")

@@ -219,6 +219,7 @@ TRANSIENT: list[Exception] = [
     RuntimeError("CUDA error: unspecified launch failure"),
     BackendError("tensorrt could not set memory aside: cudaError 2: out of memory"),
     RuntimeError("std::bad_alloc"),
+    ImportError("libtbb.so.12: cannot open shared object file"),
 ]
 
 
