@@ -145,7 +145,8 @@ def thumbnail(png: bytes, height: int = 160) -> bytes:
 
 def _plane(volume: NDArray[Any], at: int, axis: int) -> NDArray[Any]:
     """Return a plane without a copy of the volume, as ``np.take`` would make."""
-    return np.moveaxis(volume, axis, 0)[at]
+    plane: NDArray[Any] = np.moveaxis(volume, axis, 0)[at]
+    return plane
 
 
 def _fullest(labels: NDArray[np.uint8], axis: int) -> int:

@@ -44,7 +44,7 @@ CUBES = (64,)
 BATCH, CUBE_BATCH = 16, 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One folder of training data.
 
@@ -81,7 +81,7 @@ class Source:
     licence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
     """How far slices are varied; each ``p_`` is a probability.
 

@@ -91,7 +91,7 @@ def test_what_every_layout_keeps(made: tuple[str, Made], tmp_path: Path) -> None
             np.testing.assert_array_equal(mask.voxels, data_sets.along_ras(expected))
             assert mask.voxels.any()
 
-    how = TrainSettings(sources=(Source("."),))
+    how = TrainSettings(sources=(Source(path="."),))
     if layout == "spider":
         how = replace(how, classes="mr", recipe="lumbar-mr-2025")
     pairs = training.find_pairs(tmp_path / "out", how)
@@ -172,7 +172,7 @@ def test_split_keeps_the_scans_of_a_person_together(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out" / "split.json").read_text())
     both = ["sub-1_t1", "sub-1_t2_SPACE"]
     assert sorted([record["train"], record["val"]]) == sorted([both, ["sub-10_t2"]])
-    how = TrainSettings(sources=(Source("."),))
+    how = TrainSettings(sources=(Source(path="."),))
     found = training.find_pairs(tmp_path / "out", how)
     assert {pair.subject for pair in found} == {"sub-1", "sub-10"}
 

@@ -42,7 +42,7 @@ def settings(**changes: Any) -> TrainSettings:
         "patches": (64,),
         "views": ("axial",),
         "precision": "float32",
-        "sources": (Source(".", part="train"),),
+        "sources": (Source(path=".", part="train"),),
     }
     return TrainSettings(**(kept | changes))
 

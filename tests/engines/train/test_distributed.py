@@ -112,7 +112,7 @@ def test_every_process_draws_as_much_of_every_batch(
 ) -> None:
     """Of large slices a batch has fewer than processes; gradients count alike."""
     settings = TrainSettings(batch=4, patches=patches, steps=40, sources=())
-    subject = SimpleNamespace(source=Source("."))
+    subject = SimpleNamespace(source=Source(path="."))
     seen: set[int] = set()
     for step in range(settings.steps):
         counts = []

@@ -180,4 +180,4 @@ def test_a_parent_that_does_not_fit_is_told_by_what_differs(
 
 
 def test_a_source_is_kept_in_the_record() -> None:
-    assert record_of(replace(TINY, sources=(Source("x"),)))["sources"]
+    assert record_of(replace(TINY, sources=(Source(path="x"),)))["sources"]
