@@ -247,7 +247,7 @@ def read_intact(path: Path) -> Content:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise tensors.damaged(path, error) from error
     whole = hashlib.sha256(content).hexdigest()
-    has_probes = held.pop(golden.TENSOR, None) is not None
+    block = held.pop(golden.TENSOR, None)
     found = tensors.sha256(held)
     if found != manifest.tensors_sha256:
         msg = (
@@ -255,10 +255,12 @@ def read_intact(path: Path) -> Content:
             f"its manifest says {manifest.tensors_sha256[:12]}"
         )
         raise ModelFileError(msg)
-    if has_probes != bool(manifest.probes_sha256):
-        missing = "manifest" if has_probes else "file"
+    if (block is not None) != bool(manifest.probes_sha256):
+        missing = "file" if block is None else "manifest"
         msg = f"{path} is damaged: its {missing} lacks the golden probes"
         raise ModelFileError(msg)
+    if block is not None:
+        _require_hash(path, bytes(block.data), manifest)
     try:
         tensors.require_weights(held)
     except ValueError as error:
@@ -343,14 +345,18 @@ def _probes(path: Path, manifest: Manifest) -> tuple[Probe, ...]:
         return ()
     try:
         block = tensors.read_bytes(path, golden.TENSOR, golden.MOST_BLOCK_BYTES)
-        if hashlib.sha256(block).hexdigest() != manifest.probes_sha256:
-            msg = "the hash of its golden probes is not that of its manifest"
-            raise ValueError(msg)
+        _require_hash(path, block, manifest)
         found = golden.decode(block)
         _require_fit(found, manifest)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise tensors.damaged(path, error) from error
     return found
+
+
+def _require_hash(path: Path, block: bytes, manifest: Manifest) -> None:
+    if hashlib.sha256(block).hexdigest() != manifest.probes_sha256:
+        msg = f"{path} is damaged: the hash of its golden probes is another"
+        raise ModelFileError(msg)
 
 
 def _require_fit(probes: Sequence[Probe], manifest: Manifest) -> None:

@@ -253,8 +253,11 @@ def test_a_flipped_bit_is_noticed(path: Path) -> None:
     content = bytearray(path.read_bytes())
     place = content.index(probes.encode(PAIR))
     content[place + 100] ^= 1
-    path.write_bytes(content)
     model = open_model(path)
+    path.write_bytes(content)
+    for read in (open_model, load_model, manifest.read_probes):
+        with pytest.raises(ModelFileError, match="hash of its golden probes"):
+            read(path)
     with pytest.raises(ModelFileError, match="hash of its golden probes"):
         model.probes  # noqa: B018
 

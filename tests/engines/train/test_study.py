@@ -213,8 +213,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
     asked: list[tuple[str, bool]] = []
 
     def train(
-        settings: Any, root: Path, run: Path, *, resume: bool, command: str
-    ) -> Iterator[loop.Event]:
+        settings: Any, root: Path, run: Path,
+        *, resume: bool, command: str, probes: bool,
+    ) -> Iterator[loop.Event]:  # fmt: skip
         asked.append((settings.name, resume))
         if settings.loss == "bce" and (root / "burst").exists():
             msg = "the loss is nan at step 1"
