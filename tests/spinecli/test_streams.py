@@ -49,7 +49,7 @@ def test_a_closed_pipe_ends_as_shells_expect(words: str) -> None:
 
 
 def test_too_little_memory_is_said() -> None:
-    status, said = shell(f"ulimit -v 400000; {SPINE} models")
+    status, said = shell(f"ulimit -v 400000; {SPINE} bench")
     assert status == 1
     assert re.search(r"error: not enough memory \(.*\)\nhint: Raise the limit", said)
     assert "Traceback" not in said
