@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engines.arrays import on_device
 from engines.batch import Job
 from engines.errors import LostDeviceError
 from engines.networks.manifest import Model
@@ -231,7 +232,10 @@ class Computer:
         if not self._verify or (used.backend, used.precision) == backends.REFERENCE:
             return self._run(job, model, prepared, used)
         slow = self._reference(model, device)
-        batches = probe(prepared, model.load(), model.views, VERIFIED_SLICES)
+        batches = [
+            on_device(batch, used.device)
+            for batch in probe(prepared, model.load(), model.views, VERIFIED_SLICES)
+        ]
         with job.timed("verify"):
             verified = compare(slow, used, batches)
         if not verified.passed:
