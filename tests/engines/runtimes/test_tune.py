@@ -99,7 +99,7 @@ def test_all_are_judged_anew_and_measured_in_turns() -> None:
     RUN.clear()
     tuned(repeats=2)
     judged = [QUICK, QUICK, OTHER, OTHER]  # by the gate, which is timed, too
-    assert RUN == judged + [QUICK, OTHER] * 3  # to warm up, and in two rounds
+    assert judged + [QUICK, OTHER] * 3 == RUN  # to warm up, and in two rounds
     assert len(verdicts.kept()[0]) == 2
     assert all(one.passed for one in verdicts.kept()[0])
 
