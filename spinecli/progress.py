@@ -42,6 +42,9 @@ class Bar(Protocol):
     def finished(self, result: CaseResult) -> None:
         """Count a case as finished and say how it ended."""
 
+    def say(self, message: str) -> None:
+        """Print a line above what shows the progress."""
+
 
 @contextmanager
 def batch(total: int | None = None, *, to: Console | None = None) -> Iterator[Bar]:
@@ -100,6 +103,10 @@ class _Lines:
             count = f"[{self._count}/{'?' if self._total is None else self._total}] "
             self._console.print(Text(count) + line(result), soft_wrap=True)
 
+    def say(self, message: str) -> None:
+        with self._lock:
+            self._console.print(Text(message), soft_wrap=True)
+
 
 class _Live:
     def __init__(self, progress: Progress, total: int | None) -> None:
@@ -126,6 +133,9 @@ class _Live:
         if result.status == "failed" or result.warnings:
             self._progress.console.print(line(result), soft_wrap=True)
         self._progress.advance(self._task)
+
+    def say(self, message: str) -> None:
+        self._progress.console.print(Text(message), soft_wrap=True)
 
     def _describe(self) -> None:
         """Show the case that began first; the next ones are only being read."""

@@ -20,7 +20,7 @@ from engines.errors import (
 from engines.networks.probes import Probe
 from engines.runtimes import backends, gate, verdicts
 from engines.runtimes.backends import Candidate
-from engines.runtimes.cache import announcing
+from engines.runtimes.cache import Key, announcing
 from engines.runtimes.devices import Device
 from engines.runtimes.gate import Gate
 from engines.runtimes.runtime import Runtime
@@ -59,11 +59,6 @@ class Tried:
     precision: str
     gate: Gate | None = None
     problem: str = ""
-
-    @property
-    def usable(self) -> bool:
-        """Say whether it may label scans."""
-        return not self.problem and (self.gate is None or self.gate.passed)
 
     @property
     def candidate(self) -> Candidate:
@@ -160,7 +155,7 @@ class Trial:
             return self._failed(candidate, error), None
 
     def _judged(
-        self, candidate: Candidate, key: verdicts.Key
+        self, candidate: Candidate, key: Key
     ) -> tuple[Tried, Runtime | None]:
         """Load a candidate, hold it against the golden probes and keep the verdict."""
         self._notify(self._line(candidate))
@@ -179,7 +174,7 @@ class Trial:
         verdicts.keep(verdicts.new(title, key, figures, ms_per_slice=ms))
         return Tried(*candidate, figures), runtime if figures.passed else None
 
-    def _key(self, candidate: Candidate) -> verdicts.Key:
+    def _key(self, candidate: Candidate) -> Key:
         probes = self._calibration(candidate)
         return verdicts.key_of(self._model, self._device, candidate, probes)
 

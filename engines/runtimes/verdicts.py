@@ -6,8 +6,6 @@ lies in the folder ``verdicts`` of the cache and counts only for exactly what it
 given for. One that is damaged is none: the gate judges anew.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from engines.errors import OutputError, SettingsError
 from engines.networks.probes import Probe
 from engines.runtimes import backends, cache, devices, sealed
 from engines.runtimes.backends import Candidate
+from engines.runtimes.cache import Key
 from engines.runtimes.devices import Device
 from engines.runtimes.gate import Gate
 from engines.runtimes.plan import calibration
@@ -29,35 +28,8 @@ if TYPE_CHECKING:
 FOLDER = "verdicts"
 SUFFIX = ".json"
 
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """All that a verdict depends on.
-
-    Attributes:
-        model: SHA-256 of the model file.
-        backend: row of ``engines.runtimes.backends``.
-        version: of the backend's library.
-        precision: as in ``float16``.
-        device: kind of device, as ``devices.kind`` names it.
-        driver: version of the GPU's driver; empty for a CPU.
-        calibration: SHA-256 of the images that int8 was calibrated on; else empty.
-        program: version of this program.
-    """
-
-    model: str
-    backend: str
-    version: str
-    precision: str
-    device: str
-    driver: str = ""
-    calibration: str = ""
-    program: str = __version__
-
-    @property
-    def digest(self) -> str:
-        """Return the SHA-256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+ANY = "any"
+"""In place of a profile: a verdict holds for batches of any size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +38,7 @@ class Verdict:
 
     Attributes:
         title: name of the model.
+        key: what it holds for; ``device`` is a kind, as ``devices.kind`` names it.
         gate: None where there is a problem.
         problem: why the backend could not be loaded or run.
         judged: when, in UTC, ISO 8601.
@@ -121,7 +94,7 @@ class Verdict:
         if (gate is None) != bool(problem):
             msg = "a verdict has either figures or a problem"
             raise ValueError(msg)
-        key = Key(**{name: str(value) for name, value in record["key"].items()})
+        key = Key.from_json(record["key"])
         ms, judged = record.get("ms_per_slice"), str(record["judged"])
         pace = None if ms is None else float(ms)
         return cls(str(record["model"]), key, gate, problem, judged, pace)
@@ -147,9 +120,10 @@ def key_of(
         backend,
         backends.find(backend).version(),
         precision,
-        devices.kind(device),
-        devices.driver() if device.type == "cuda" else "",
-        calibration(precision, probes),
+        ANY,
+        device=devices.kind(device),
+        driver=devices.driver() if device.type == "cuda" else "",
+        calibration=calibration(precision, probes),
     )
 
 

@@ -161,20 +161,6 @@ class Inferred:
     named: levels.Opinion | None = None
 
 
-def segment_prepared(
-    prepared: Prepared,
-    model: Model,
-    runtime: Runtime,
-    planes: Sequence[str],
-    told: Callable[[str], None] = lambda _: None,
-    *,
-    mark_uncertain: bool = False,
-) -> Segmented:
-    """Label one prepared scan on its own grid."""
-    inferred = infer(prepared, model, runtime, planes, told)
-    return label(prepared, inferred, model.manifest, mark_uncertain=mark_uncertain)
-
-
 def infer(
     prepared: Prepared,
     model: Model,

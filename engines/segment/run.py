@@ -131,7 +131,7 @@ class SegmentRun:
                 for one in self.models.values():
                     one.first.load()
                     one.load()
-                self._loader.submit(self._load_early)
+                self._loader.submit(self._load_early, todo[0])
             yield from self._batch(todo)
         finally:
             self._loader.close(0.0)
@@ -171,13 +171,14 @@ class SegmentRun:
     def _header(self) -> dict[str, Any]:
         return {"settings": asdict(self.settings), "models": self._counted()}
 
-    def _load_early(self) -> None:
-        """Load libraries and what computes, behind the first scan.
+    def _load_early(self, first: Found) -> None:
+        """Load libraries and what computes, while the first scan is read.
 
         What goes wrong here goes wrong again, and is told, where it is needed.
         """
         with contextlib.suppress(SpineError):
-            self._of(self._only).computer.load()
+            kind = models.header_modality(first).lower()
+            self._of(self.models.get(kind, self._only)).computer.load()
 
     def _batch(self, todo: Sequence[Found]) -> Iterator[CaseResult]:
         by_name = {found.name: found for found in todo}
@@ -245,7 +246,7 @@ class SegmentRun:
 
     @property
     def _only(self) -> Chosen:
-        """The model that was named."""
+        """The model that was named, or the first of the defaults, that for CT."""
         return next(iter(self.models.values()))
 
     def _work(

@@ -160,7 +160,7 @@ def segment(
                 settings,
                 command=command,
                 told=bar.stage,
-                notify=render.say,
+                notify=bar.say,
             )
             bar.expect(len(work.found))
             run.facts["dry_run"] = dry_run
@@ -182,7 +182,7 @@ def _computed_by(facts: dict[str, Any]) -> str:
     told = f"{facts['backend']} in {facts['precision']} on {facts['device']}"
     gate = facts["gate"]
     if gate is not None and gate["passed"] and gate["backend"] == facts["backend"]:
-        told += f", Dice {gate['dice']:.4f} with torch in float32"
+        told += f", Dice {gate['dice']:.4f} with torch in float32 on golden probes"
     return told
 
 

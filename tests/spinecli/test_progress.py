@@ -144,3 +144,21 @@ def test_a_terminal_shows_all_trainings_and_the_steps_of_one(
     assert "1/3" in shown
     assert "U-Net, Dice" in shown
     assert "step 10/20: loss 0.5" in shown
+
+
+def test_a_line_stands_above_the_bar_and_not_beside_it() -> None:
+    """As what is done once, on first use, is said by another thread than the bar's."""
+    screen = io.StringIO()
+    to = Console(file=screen, force_terminal=True, width=60, color_system=None)
+    with progress.batch(2, to=to) as bar:
+        bar.stage("a", "gate")
+        bar.say("converting, once")
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", screen.getvalue()).splitlines()
+    assert "converting, once" in [text.strip() for text in lines]
+
+
+def test_a_log_holds_the_line_too() -> None:
+    log = io.StringIO()
+    with progress.batch(2, to=Console(file=log, width=60)) as bar:
+        bar.say("converting, once")
+    assert log.getvalue() == "converting, once\n"

@@ -170,7 +170,8 @@ def test_it_segments(saved: Path) -> None:
     prepared = inference.prepare(scan(model), model.manifest.recipe)
     planes = model.manifest.views[-1:]
     runtime = trial.reference(model, CPU)
-    done = inference.segment_prepared(prepared, model, runtime, planes)
+    found = inference.infer(prepared, model, runtime, planes)
+    done = inference.label(prepared, found, model.manifest)
     assert done.labels.shape == prepared.scan.grid.shape
     assert done.labels.max() <= 1
 

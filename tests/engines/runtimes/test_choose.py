@@ -123,7 +123,8 @@ def test_one_that_disagrees_is_skipped_with_its_figures() -> None:
     choice = chosen()
     assert used(choice) == OTHER
     assert "quick in bfloat16 failed the gate: agreement 0" in choice.reason
-    assert [one.usable for one in choice.tried] == [False, True]
+    gates = [one.gate for one in choice.tried]
+    assert [one is not None and one.passed for one in gates] == [False, True]
     assert not choice.refused
     BEHAVIOUR["other"] = disagrees
     shutil.rmtree(verdicts.cache.default_folder())

@@ -19,7 +19,7 @@ from engines.networks import catalog, shelf
 from engines.networks.manifest import Manifest, Model
 from engines.preprocess.recipe import RECIPES
 from engines.runtimes import backends, engine, export, pins, verdicts
-from engines.runtimes.cache import Cache
+from engines.runtimes.cache import Cache, Key
 from engines.runtimes.devices import CPU
 from engines.runtimes.engine import Cleared
 from engines.runtimes.plan import Wanted
@@ -167,7 +167,7 @@ def test_clearing_some_and_all(folder: Path) -> None:
 
 
 def a_verdict(title: str, device: str) -> Verdict:
-    key = verdicts.Key("0" * 64, "openvino", "1", "float32", device)
+    key = Key("0" * 64, "openvino", "1", "float32", verdicts.ANY, device=device)
     return verdicts.new(title, key, problem="x")
 
 

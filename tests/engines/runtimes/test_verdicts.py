@@ -12,9 +12,10 @@ import torch
 
 from engines.errors import BackendError, MissingBackendError, OutputError
 from engines.runtimes import backends, choose, devices, sealed, trial, verdicts
+from engines.runtimes.cache import Key
 from engines.runtimes.devices import CPU, Device
 from engines.runtimes.gate import Gate
-from engines.runtimes.verdicts import Key, Verdict
+from engines.runtimes.verdicts import Verdict
 from tests.engines.runtimes.backend_rows import (
     BEHAVIOUR,
     LOADED,
@@ -33,7 +34,10 @@ pytestmark = pytest.mark.usefixtures("table")
 
 MODEL = a_model(1)
 PROBES = probes_of(MODEL)
-KEY = Key("a" * 64, "openvino", "1.2", "float32", "Some CPU", "", "", "9.9")
+KEY = Key(
+    "a" * 64, "openvino", "1.2", "float32", verdicts.ANY, device="Some CPU",
+    program="9.9",
+)  # fmt: skip
 PASSED = Gate("openvino", "float32", 0.9999, 0.9995, 12, 3, 1, 0.1)
 
 
