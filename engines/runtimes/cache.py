@@ -62,6 +62,10 @@ class Key:
         """Return the SHA-256 of all of it."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the record of it, as JSON gives it back."""
+        return asdict(self) | {"targets": list(self.targets)}
+
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Key":
         """Rebuild a key from its record."""
@@ -173,7 +177,7 @@ class Cache:
         path = self.folder / f"{name}{ENGINE}"
         sha256 = hashlib.sha256(blob).hexdigest()
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        record = {"key": asdict(key), "facts": facts, "sha256": sha256, "made": made}
+        record = {"key": key.as_json(), "facts": facts, "sha256": sha256, "made": made}
         try:
             self._sweep(name)
             write_bytes(path, blob)

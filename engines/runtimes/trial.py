@@ -154,9 +154,7 @@ class Trial:
         except Exception as error:  # noqa: BLE001  a library may raise anything
             return self._failed(candidate, error), None
 
-    def _judged(
-        self, candidate: Candidate, key: Key
-    ) -> tuple[Tried, Runtime | None]:
+    def _judged(self, candidate: Candidate, key: Key) -> tuple[Tried, Runtime | None]:
         """Load a candidate, hold it against the golden probes and keep the verdict."""
         self._notify(self._line(candidate))
         title, probes = self._model.manifest.name, self.probes()

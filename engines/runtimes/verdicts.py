@@ -7,7 +7,7 @@ given for. One that is damaged is none: the gate judges anew.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ class Verdict:
         """Return the record of it."""
         return {
             "model": self.title,
-            "key": asdict(self.key),
+            "key": self.key.as_json(),
             "gate": self.gate.as_json() if self.gate else None,
             "problem": self.problem,
             "judged": self.judged,
